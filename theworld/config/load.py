@@ -1,0 +1,127 @@
+"""Read the YAML and the ``key=value`` overrides into a :class:`~theworld.config.schema.Config`.
+
+Every mistake becomes a :class:`UserError` that names the file and the key.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from theworld.config.schema import Config
+from theworld.config.seed_keys import SEED_KEYS
+from theworld.errors import UserError
+
+DEFAULT_YAML = "yamls/spatial.yaml"
+
+
+def known_keys(schema: type = Config, prefix: str = "") -> Iterator[str]:
+    """Every key of the schema as a dotted name, sections included."""
+    hints = get_type_hints(schema)
+    for item in fields(schema):
+        kind: Any = hints[item.name]
+        yield prefix + item.name
+        if is_dataclass(kind) and isinstance(kind, type):
+            yield from known_keys(kind, f"{prefix}{item.name}.")
+
+
+def split_arguments(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """``[YAML] [key=value ...]`` to the YAML's path and the overrides.
+
+    Raises:
+        UserError: an argument is neither.
+    """
+    paths = [argument for argument in argv if "=" not in argument]
+    overrides = [argument for argument in argv if "=" in argument]
+    for argument in argv:
+        if argument.startswith("-"):
+            raise UserError(f"{argument}: unknown option; settings are given as key=value")
+    if len(paths) > 1:
+        raise UserError(f"{paths[1]}: expected one YAML file and then key=value pairs")
+    return (paths[0] if paths else DEFAULT_YAML), overrides
+
+
+def load_config(argv: Sequence[str]) -> Config:
+    """The resolved configuration of a command line ``[YAML] [key=value ...]``.
+
+    Raises:
+        UserError: the file is not there or not YAML, a key is unknown or missing, a type is wrong.
+    """
+    path, overrides = split_arguments(argv)
+    config = merge_known(OmegaConf.structured(Config), read_yaml(path), path)
+    for override in overrides:
+        key, _, _value = override.partition("=")
+        try:
+            parsed = OmegaConf.from_dotlist([override])
+        except (OmegaConfBaseException, yaml.YAMLError) as error:
+            raise UserError(f"{override}: cannot read the value of {key}: {one_line(error)}") from error
+        if not key or not isinstance(parsed, DictConfig):
+            raise UserError(f"{override}: expected key=value")
+        config = merge_known(config, parsed, "command line")
+    try:
+        OmegaConf.resolve(config)
+        loaded = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {error_key(error)}{one_line(error)}") from error
+    assert isinstance(loaded, Config)
+    return loaded
+
+
+def read_yaml(path: str) -> DictConfig:
+    """The YAML file as it stands, interpolations unresolved."""
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"{path}: no such YAML file; the shipped ones are in yamls/")
+    try:
+        content = OmegaConf.load(file)
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as YAML: {one_line(error)}") from error
+    if not isinstance(content, DictConfig):
+        raise UserError(f"{path}: expected keys with values at the top level")
+    return content
+
+
+def merge_known(config: DictConfig, update: DictConfig, where: str) -> DictConfig:
+    """``update`` over ``config``; unknown keys and wrong types become a line that names them."""
+    try:
+        merged = OmegaConf.merge(config, update)
+    except ConfigKeyError as error:
+        raise UserError(f"{where}: {unknown_key(str(error.full_key))}") from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"{where}: {error_key(error)}{one_line(error)}") from error
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def unknown_key(key: str) -> str:
+    """The line for a key that the schema does not have, with what was probably meant."""
+    seed_key = SEED_KEYS.get(key.rpartition(".")[2])
+    if seed_key:
+        return f"unknown key {key}: {seed_key}"
+    known = list(known_keys())
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    if not close:
+        same_name = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+        close = same_name[:1]
+    return f"unknown key {key}" + (f"; did you mean {close[0]}?" if close else "; theworld/config/schema.py lists all")
+
+
+def error_key(error: OmegaConfBaseException) -> str:
+    return f"{error.full_key}: " if error.full_key else ""
+
+
+def one_line(error: Exception) -> str:
+    """The first line of OmegaConf's or YAML's message, with the place if YAML gives one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        text = f"{getattr(error, 'problem', text)} (line {mark.line + 1}, column {mark.column + 1})"
+    return text

@@ -1,0 +1,171 @@
+"""The one YAML of a run, from raw files to checkpoint.
+
+Names are LLM Foundry's where it has them. Every key that exists is declared here; an unknown key
+is an error (:mod:`theworld.config.load`), impossible values are caught by :mod:`theworld.config.check`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+MISSING = "???"
+
+
+@dataclass
+class ConvertConfig:
+    """``convert/to_mds.py``: raw files to MDS."""
+
+    json: str = MISSING
+    """The conversations: a JSON array or JSON lines file, or hf://datasets/OWNER/NAME/FILE."""
+    json_cache: str | None = None
+    """Folder for a JSON that comes from the Hub; null: $TMPDIR."""
+    images: str = MISSING
+    """Folder with <filename>.jpg (.jpeg .png .webp), flat or sharded in sub-folders."""
+    out: str = MISSING
+    """Where generations of MDS shards go: a folder, or a URL that Streaming can upload to."""
+    num_samples: int | None = None
+    """Stop after that many samples; null: all."""
+    workers: int | None = None
+    """Processes that write shards; null: the cores."""
+    size_limit: int | str = "64mb"
+    """Largest size of a shard before compression: bytes, or a string like 64mb."""
+    compression: str | None = None
+    """Streaming's name for a compression such as zstd:3; null: none, JPEG does not compress."""
+    verify: str = "header"
+    """How an image is checked before it is written: header (type, size, end marker) or decode."""
+    holdout: float = 0.0
+    """Share of ids, by a hash of the id, that goes to <out>-eval instead."""
+    keep_masks: bool = False
+    """Whether to keep the COCO run-length masks, about 80 % of the JSON, as a column."""
+
+
+@dataclass
+class ProjectorConfig:
+    """How a world latent (16, S/8, S/8) becomes tokens of the language model's width."""
+
+    mode: str = "patch"
+    """spatial: one token per latent position; channel: 16 tokens; patch: one per patch x patch positions."""
+    architecture: str = "mlp"
+    """mlp (two layers, GELU between) or linear."""
+    patch: int = 4
+    """Side of a patch in latent positions, for mode patch."""
+
+
+@dataclass
+class FreezeConfig:
+    """Which parts keep their weights. The projector always trains."""
+
+    vision: bool = True
+    """SigLIP and Gemma's own multimodal projector."""
+    language: bool = True
+    """The language model, embeddings and output head included."""
+    vae: bool = True
+    """The Cosmos VAE encoder."""
+
+
+@dataclass
+class ModelConfig:
+    """TheWorld: Gemma 3 with world tokens from the Cosmos VAE."""
+
+    gemma: str = MISSING
+    """Gemma 3: a Hub repo, a folder, or builtin:tiny for a random one of a few hundred kB."""
+    gemma_revision: str | None = None
+    """Branch, tag or commit of the Gemma repo."""
+    cosmos: str = MISSING
+    """Repo or folder whose sub-folder vae holds the AutoencoderKLWan, or builtin:tiny."""
+    cosmos_revision: str | None = None
+    """Branch, tag or commit of the Cosmos repo."""
+    enable_world: bool = True
+    """Whether world tokens are there at all; false gives plain Gemma 3."""
+    world_image_size: int = 512
+    """Side in pixels of the square picture that the VAE sees."""
+    projector: ProjectorConfig = field(default_factory=ProjectorConfig)
+    freeze: FreezeConfig = field(default_factory=FreezeConfig)
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+
+
+@dataclass
+class DatasetConfig:
+    """The MDS data set as the trainer reads it."""
+
+    remote: str | None = None
+    """Where the converter wrote; null: local is read in place."""
+    local: str | None = None
+    """Node-local cache; null: a folder under $TMPDIR that follows from remote alone."""
+    split: str | None = None
+    """Sub-folder of remote and local."""
+    draw_bboxes: bool = True
+    """Draw the regions' boxes and labels into the picture."""
+    max_seq_len: int = 4096
+    """Tokens a sample may have; whole turns beyond it are cut, and counted."""
+    shuffle: bool = True
+    """Shuffle the samples of a pass."""
+    shuffle_seed: int | None = None
+    """null: seed."""
+    cache_limit: int | str | None = None
+    """Most bytes of shards kept in local; null: no limit. Never with remote null."""
+
+
+@dataclass
+class LoaderConfig:
+    """One data loader."""
+
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    num_workers: int = 4
+    """Worker processes per rank; 0 decodes in the training process."""
+    prefetch_factor: int = 2
+    """Batches that each worker keeps ready."""
+
+
+@dataclass
+class Config:
+    """A run."""
+
+    run_name: str = MISSING
+    seed: int = 17
+    convert: ConvertConfig = field(default_factory=ConvertConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train_loader: LoaderConfig = field(default_factory=LoaderConfig)
+
+    max_duration: int | str = "1ep"
+    """Composer's time string: 1ep, 500ba, ...; a plain number means epochs."""
+    global_train_batch_size: int = MISSING  # type: ignore[assignment]
+    """Samples per optimizer step, over all ranks."""
+    device_train_microbatch_size: int | str = "auto"
+    """Samples per forward pass on one device, or auto (needs a GPU)."""
+    precision: str = "amp_bf16"
+    """Composer's precision: amp_bf16 on GPUs, fp32 on a CPU."""
+    device: str | None = None
+    """gpu or cpu; null: a GPU if there is one."""
+
+    optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "decoupled_adamw", "lr": 1.0e-4})
+    scheduler: dict[str, Any] = field(default_factory=lambda: {"name": "cosine_with_warmup", "t_warmup": "50ba"})
+    algorithms: dict[str, Any] = field(default_factory=dict)
+    """name: settings, for example gradient_clipping: {clipping_type: norm, clipping_threshold: 1.0}."""
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    """name: settings, for example speed_monitor: {window_size: 10}."""
+    loggers: dict[str, Any] = field(default_factory=dict)
+    """name: settings, for example tensorboard: {}."""
+    progress_bar: bool | None = None
+    """null: a bar on a terminal, plain lines otherwise."""
+    log_interval: str = "10ba"
+    """How often plain lines are printed when there is no bar."""
+
+    save_folder: str | None = None
+    """Checkpoints, config.yaml, ledger and TensorBoard logs of this run."""
+    save_interval: int | str = "1ep"
+    """Composer's time string between checkpoints."""
+    save_num_checkpoints_to_keep: int = 3
+    """-1 keeps all."""
+    autoresume: bool = True
+    """Go on from the newest checkpoint in save_folder, if there is one."""
+    load_path: str | None = None
+    """A checkpoint to start from when there is nothing to resume."""
+    load_weights_only: bool = False
+    """With load_path: take its weights, but start a new run."""
+    dist_timeout: float = 3600.0
+    """Seconds a rank waits for the others; a first download of shards must fit."""
+    parallelism_config: dict[str, Any] | None = None
+    """Composer's parallelism_config, for example fsdp: {...}; null: DDP."""

@@ -1,0 +1,16 @@
+"""Errors that a user can act on, and the exit codes of every command."""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_BROKEN_PROMISE = 1
+EXIT_BAD_INPUT = 2
+EXIT_REQUEUE = 85
+
+
+class UserError(Exception):
+    """Bad input or configuration: one line that says what, where, and what to do.
+
+    Commands print it without a traceback and leave with :data:`EXIT_BAD_INPUT`
+    (see :func:`theworld.cli.run`).
+    """
