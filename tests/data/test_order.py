@@ -1,0 +1,83 @@
+"""The order of a pass: exactly once, whatever the ranks, however the data grows."""
+
+import numpy as np
+import pytest
+
+from theworld.data.batches.order import Shuffle, Stage, pass_order, rank_batch
+
+SHARDS = [7, 13, 1, 20, 9, 50, 4, 30]
+TOTAL = sum(SHARDS)
+
+
+def shuffle(seed: int = 3, epoch: int = 0, enabled: bool = True) -> Shuffle:
+    return Shuffle(enabled, seed, epoch, groups=4)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("batch", [1, 6, 8, 64, 1000])
+def test_every_sample_once(enabled: bool, batch: int) -> None:
+    order = pass_order([Stage(0, TOTAL, batch)], SHARDS, shuffle(enabled=enabled))
+    assert sorted(order) == list(range(TOTAL))
+
+
+def test_growth_keeps_what_was_consumed_and_takes_up_the_rest_once() -> None:
+    first = [Stage(0, 41, 8)]
+    second = [*first, Stage(24, 100, 8)]
+    third = [*second, Stage(72, TOTAL, 4)]
+    orders = [pass_order(stages, SHARDS, shuffle()) for stages in (first, second, third)]
+    assert (orders[0][:24] == orders[1][:24]).all()
+    assert (orders[1][:72] == orders[2][:72]).all()
+    assert sorted(orders[1]) == list(range(100))
+    assert sorted(orders[2]) == list(range(TOTAL))
+
+
+def test_growth_does_not_change_with_shards_not_yet_known() -> None:
+    """A resume sees a longer index than the run that was killed; what the older stages fix must not move."""
+    stages = [Stage(0, 41, 8)]
+    before = pass_order(stages, SHARDS[:4], shuffle())
+    after = pass_order([*stages, Stage(16, TOTAL, 8)], SHARDS, shuffle())
+    assert (before[:16] == after[:16]).all()
+
+
+def test_new_and_old_samples_are_mixed() -> None:
+    order = pass_order([Stage(0, 41, 8), Stage(8, TOTAL, 8)], SHARDS, shuffle())
+    rest = order[8:]
+    assert (rest[:40] < 41).any()
+    assert (rest[:40] >= 41).any()
+
+
+def test_epochs_and_seeds_differ_and_repeat() -> None:
+    stages = [Stage(0, TOTAL, 8)]
+    base = pass_order(stages, SHARDS, shuffle())
+    assert (base == pass_order(stages, SHARDS, shuffle())).all()
+    assert (base != pass_order(stages, SHARDS, shuffle(epoch=1))).any()
+    assert (base != pass_order(stages, SHARDS, shuffle(seed=4))).any()
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_ranks_share_a_batch_without_changing_it(ranks: int) -> None:
+    order = pass_order([Stage(0, TOTAL, 8)], SHARDS, shuffle())
+    for position in range(0, TOTAL, 8):
+        slots = [slot for rank in range(ranks) for slot in rank_batch(order, position, 8, rank, ranks)]
+        assert len(slots) == 8
+        real = [slot.index for slot in slots if not slot.filler]
+        assert real == list(order[position : position + 8])
+        fillers = [slot.index for slot in slots if slot.filler]
+        assert set(fillers) <= set(real)
+    assert fillers, "the last batch is short and must have been filled up"
+
+
+def test_few_shards_are_open_at_a_time_at_full_size() -> None:
+    shards = [200] * 4547
+    order = pass_order([Stage(0, 200 * 4547, 256)], shards, Shuffle(True, 1, 0, groups=8))
+    assert len(set(order[:2560] // 200)) <= 8 * (4096 // 200 + 2)
+    per_half = [
+        set(np.concatenate([order[p + h : p + h + 128] for p in range(0, 256 * 500, 256)]) // 200) for h in (0, 128)
+    ]
+    shared = per_half[0] & per_half[1]
+    assert len(shared) <= 1, "two nodes, each reading half of every batch, must not need the same shards"
+
+
+def test_stages_that_do_not_follow_are_refused() -> None:
+    with pytest.raises(ValueError, match="stage 1"):
+        pass_order([Stage(0, 41, 8), Stage(60, TOTAL, 8)], SHARDS, shuffle())

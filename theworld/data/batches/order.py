@@ -1,0 +1,128 @@
+"""The order in which a pass visits its samples: pure arithmetic, the heart of "exactly once".
+
+A pass is described by its *stages*. A stage says: from this position on, so many samples were known. A run begins
+with one stage; each growth of the data set that it takes up adds one. Because generations are only ever appended, the
+samples known at a stage are the indices ``0 .. samples - 1``. The order that follows from the stages is fixed by them
+and the seed alone, not by the number of ranks, nodes or workers, so that a run may resume on another machine; and the
+part before a stage's position is never touched by that stage, so that what was trained on stays what it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+
+SHUFFLE_BLOCK = 4096
+"""Samples that are shuffled among each other within a group: about twenty shards of 200, few enough to be opened
+before the first batch, enough to break up what a shard has in common."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the pass knew from ``position`` on."""
+
+    position: int
+    """Samples of the pass already consumed when the stage began."""
+    samples: int
+    """Samples known: indices 0 .. samples - 1."""
+    global_batch_size: int
+
+    def state_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Stage:
+        return cls(int(state["position"]), int(state["samples"]), int(state["global_batch_size"]))
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """How a stage's remaining samples are mixed."""
+
+    enabled: bool
+    seed: int
+    epoch: int
+    groups: int
+    """Parts of the data that are read side by side. Each batch takes equally many samples from each, and the same
+    slots of every batch come from the same group, so that with up to this many nodes no shard is needed on two."""
+
+
+def pass_order(stages: Sequence[Stage], shard_sizes: Sequence[int], shuffle: Shuffle) -> Indices:
+    """Sample indices in the order of the pass, each known one exactly once.
+
+    Args:
+        stages: in order of their positions.
+        shard_sizes: samples of each shard, in index order; must reach the last stage's ``samples``.
+        shuffle: seed, epoch and group count.
+
+    Returns:
+        (samples,) of the last stage; the first ``stages[-1].position`` entries do not depend on the last stage.
+    """
+    ends = np.cumsum(np.asarray(shard_sizes, np.int64))
+    order = np.empty(0, np.int64)
+    known = 0
+    for number, stage in enumerate(stages):
+        if stage.samples < known or stage.position > len(order):
+            raise ValueError(f"stage {number} of the pass does not follow from the one before: {stages}")
+        rest = np.concatenate([order[stage.position :], np.arange(known, stage.samples, dtype=np.int64)])
+        if shuffle.enabled:
+            generator = np.random.default_rng([shuffle.seed, shuffle.epoch, number])
+            # Only the shards known at the stage may count, else later growth would change an earlier order.
+            known_ends = ends[: np.searchsorted(ends, stage.samples) + 1]
+            rest = arrange(rest, known_ends, stage.global_batch_size, shuffle.groups, generator)
+        else:
+            rest = np.sort(rest)
+        order = np.concatenate([order[: stage.position], rest])
+        known = stage.samples
+    return order
+
+
+def arrange(samples: Indices, shard_ends: Indices, batch: int, groups: int, generator: np.random.Generator) -> Indices:
+    """Shuffle so that each batch mixes many shards, yet few shards are open at a time.
+
+    Shards are put in random order and cut into ``groups`` equal parts; each part is shuffled in blocks; each batch
+    takes ``batch / groups`` consecutive samples from every part. Samples that do not fill a batch come last.
+    """
+    groups = math.gcd(batch, groups)
+    shards = np.searchsorted(shard_ends, samples, side="right")
+    rank_of_shard = generator.permutation(len(shard_ends))
+    by_shard = samples[np.lexsort((samples, rank_of_shard[shards]))]
+    full_batches = len(by_shard) // batch
+    filled, leftover = by_shard[: full_batches * batch], by_shard[full_batches * batch :]
+    parts = filled.reshape(groups, -1)
+    mixed = np.stack([shuffle_blocks(part, generator) for part in parts]) if full_batches else parts
+    rows = mixed.reshape(groups, full_batches, batch // groups).transpose(1, 0, 2).reshape(-1)
+    return np.concatenate([rows, generator.permutation(leftover)])
+
+
+def shuffle_blocks(samples: Indices, generator: np.random.Generator) -> Indices:
+    """Each run of ``SHUFFLE_BLOCK`` samples shuffled within itself."""
+    starts = range(0, len(samples), SHUFFLE_BLOCK)
+    return np.concatenate([generator.permutation(samples[start : start + SHUFFLE_BLOCK]) for start in starts])
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in a rank's batch: which sample, and whether it only fills the batch up."""
+
+    index: int
+    filler: bool
+
+
+def rank_batch(order: Indices, position: int, global_batch_size: int, rank: int, ranks: int) -> list[Slot]:
+    """The rank's share of the global batch that begins at ``position``.
+
+    All ranks get equally many slots. Where the samples run out, the global batch is filled up with samples that it
+    already has, marked as fillers: they carry no loss.
+    """
+    members = order[position : position + global_batch_size]
+    share = global_batch_size // ranks
+    slots = range(rank * share, (rank + 1) * share)
+    return [Slot(int(members[slot % len(members)]), slot >= len(members)) for slot in slots]
