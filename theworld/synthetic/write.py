@@ -1,0 +1,246 @@
+"""Write the built-in sample to a folder: ``openspatial.json`` and ``images/``."""
+
+from __future__ import annotations
+
+import collections
+import filecmp
+import hashlib
+import itertools
+import json
+import logging
+import math
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from theworld.errors import UserError
+from theworld.synthetic.sample import describe, filename
+
+log = logging.getLogger(__name__)
+
+JSON_NAME = "openspatial.json"
+IMAGES_NAME = "images"
+MIN_SIZE, MAX_SIZE = 64, 4096
+SAMPLES_PER_TASK = 8
+TASKS_AHEAD = 4
+"""Tasks handed out per worker before their results are taken: what bounds the memory."""
+SECONDS_PER_LINE = 20.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a call of :func:`generate` did.
+
+    Attributes:
+        json: path of the JSON.
+        images: folder of the images.
+        samples: entries in the JSON.
+        available: images that belong to the set, ``round(share * samples)``.
+        written: images written by this call; the others were there already, with the same bytes.
+        json_bytes: size of the JSON.
+        image_bytes: size of the images that belong to the set.
+        json_changed: False when the JSON was there already, with the same bytes, and was left alone.
+    """
+
+    json: Path
+    images: Path
+    samples: int
+    available: int
+    written: int
+    json_bytes: int
+    image_bytes: int
+    json_changed: bool
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A run of samples for one worker; ``available`` has a flag for each."""
+
+    seed: int
+    size: int
+    start: int
+    available: tuple[bool, ...]
+    images: Path
+
+
+@dataclass(frozen=True)
+class _Done:
+    entries: list[str]
+    written: int
+    image_bytes: int
+
+
+def generate(
+    out: Path,
+    samples: int = 100,
+    seed: int = 17,
+    available: float = 1.0,
+    workers: int | None = None,
+    size: int = 1024,
+) -> Summary:
+    """Write a data set in the format of OpenSpatialDataset.
+
+    Sample i depends on ``seed``, ``size`` and i alone: a larger set starts with the smaller one, and the bytes do not
+    depend on the workers. Of the images, those whose hash of seed and name ranks lowest are written, so that a higher
+    share adds images to those of a lower one. Files that are there with the right bytes are left untouched; images
+    that a call with a higher share wrote are never removed.
+
+    Args:
+        out: folder for ``openspatial.json`` and ``images/``; made when missing.
+        samples: number of entries.
+        seed: of the whole set.
+        available: share of the images to write, 0 to 1; the JSON names all of them.
+        workers: processes; by default one a core, and one for few samples.
+        size: longest side of the images, pixels.
+
+    Raises:
+        UserError: an argument out of range, or a file that cannot be written.
+    """
+    out = Path(out)
+    _check(samples, seed, available, workers, size)
+    images = out / IMAGES_NAME
+    try:
+        images.mkdir(parents=True, exist_ok=True)
+        if workers is None:
+            workers = min(len(os.sched_getaffinity(0)), max(1, samples // (2 * SAMPLES_PER_TASK)))
+        flags = choose_available(seed, samples, available)
+        tasks = _tasks(seed, size, flags, images)
+        return _write(out, tasks, samples, int(flags.sum()), workers)
+    except BrokenProcessPool as error:
+        raise UserError(f"{out}: a worker process was killed (out of memory?); run the same command again") from error
+    except OSError as error:
+        raise UserError(f"{error.filename or out}: cannot write the sample here: {error.strerror}") from error
+
+
+def choose_available(seed: int, samples: int, share: float) -> np.ndarray:
+    """Which images are there: a flag for each sample, ``round(share * samples)`` of them True.
+
+    The samples with the lowest hashes of seed and file name are chosen, so a higher share adds to a lower one.
+    """
+    hashes = np.fromiter((_hash(seed, filename(seed, index)) for index in range(samples)), np.uint64, samples)
+    flags = np.zeros(samples, dtype=bool)
+    flags[np.argsort(hashes, kind="stable")[: round(share * samples)]] = True
+    return flags
+
+
+def _hash(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}/available".encode()).digest()[:8], "big")
+
+
+def _check(samples: int, seed: int, available: float, workers: int | None, size: int) -> None:
+    if samples < 1:
+        raise UserError(f"samples must be at least 1, not {samples}")
+    if seed < 0:
+        raise UserError(f"seed must not be negative, but is {seed}")
+    if not (math.isfinite(available) and 0.0 <= available <= 1.0):
+        raise UserError(f"available is a share of the images: give a number from 0 to 1, not {available}")
+    if workers is not None and workers < 1:
+        raise UserError(f"workers must be at least 1, not {workers}")
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise UserError(f"size is the longest side in pixels: give {MIN_SIZE} to {MAX_SIZE}, not {size}")
+
+
+def _tasks(seed: int, size: int, flags: np.ndarray, images: Path) -> Iterator[_Task]:
+    for start in range(0, len(flags), SAMPLES_PER_TASK):
+        chunk = tuple(bool(flag) for flag in flags[start : start + SAMPLES_PER_TASK])
+        yield _Task(seed, size, start, chunk, images)
+
+
+def _write(out: Path, tasks: Iterator[_Task], samples: int, available: int, workers: int) -> Summary:
+    """Collect the entries in order into the JSON, which gets its name when it is complete."""
+    path, aside = out / JSON_NAME, out / f".{JSON_NAME}.tmp"
+    written = image_bytes = 0
+    progress = _Progress(samples)
+    try:
+        with open(aside, "w", encoding="utf-8") as file:
+            separator = "["
+            for done in _in_order(tasks, workers):
+                for entry in done.entries:
+                    file.write(separator + entry)
+                    separator = ", "
+                written += done.written
+                image_bytes += done.image_bytes
+                progress.add(len(done.entries))
+            file.write("]")
+        changed = not (path.is_file() and filecmp.cmp(aside, path, shallow=False))
+        if changed:
+            os.replace(aside, path)
+    finally:
+        progress.close()
+        aside.unlink(missing_ok=True)
+    size = path.stat().st_size
+    return Summary(path, out / IMAGES_NAME, samples, available, written, size, image_bytes, changed)
+
+
+def _in_order(tasks: Iterator[_Task], workers: int) -> Iterator[_Done]:
+    """Work off the tasks, in this process or in others, and give the results in the order of the tasks."""
+    if workers == 1:
+        yield from map(_render, tasks)
+        return
+    # spawn: a fork of a process with threads (torch, a progress bar) can hang.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        waiting: collections.deque[Future[_Done]] = collections.deque()
+        try:
+            for task in itertools.chain(tasks, [None] * (workers * TASKS_AHEAD)):
+                if task is not None:
+                    waiting.append(pool.submit(_render, task))
+                if waiting and (task is None or len(waiting) >= workers * TASKS_AHEAD):
+                    yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _render(task: _Task) -> _Done:
+    """Describe the samples of a task and write the images that are available."""
+    entries = []
+    written = image_bytes = 0
+    for offset, available in enumerate(task.available):
+        sample = describe(task.seed, task.start + offset, task.size)
+        entries.append(json.dumps(sample.entry()))
+        if available:
+            image = sample.jpeg()
+            written += _put(task.images / f"{sample.filename}.jpg", image)
+            image_bytes += len(image)
+    return _Done(entries, written, image_bytes)
+
+
+def _put(path: Path, content: bytes) -> bool:
+    """Write a file aside and rename it, unless it is there with this content; True when it was written."""
+    if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
+        return False
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        aside.write_bytes(content)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return True
+
+
+class _Progress:
+    """A bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self.started = self.told = time.monotonic()
+        self.bar = tqdm(total=total, unit=" samples", disable=not sys.stderr.isatty())
+
+    def add(self, count: int) -> None:
+        self.done += count
+        self.bar.update(count)
+        now = time.monotonic()
+        if self.bar.disable and now - self.told > SECONDS_PER_LINE:
+            self.told = now
+            log.info("%d of %d samples, %.0f a second", self.done, self.total, self.done / (now - self.started))
+
+    def close(self) -> None:
+        self.bar.close()
