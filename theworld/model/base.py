@@ -1,0 +1,181 @@
+"""Where the base models come from: a folder, ``builtin:tiny``, or the Hugging Face Hub.
+
+Files of the Hub are fetched by huggingface_hub into its cache, by one process of a node at a time: the first
+downloads, the others find everything there.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from theworld.errors import UserError
+
+BUILTIN_TINY = "builtin:tiny"
+
+GEMMA_TEXT_FILES = ["*.json", "*.jinja", "tokenizer.model"]
+"""Configuration and processor of Gemma: some 40 MB."""
+GEMMA_FILES = [*GEMMA_TEXT_FILES, "*.safetensors"]
+VAE_CONFIG = ["vae/config.json"]
+VAE_FILES = ["vae/config.json", "vae/*.safetensors"]
+"""All that is needed of Cosmos: never its transformer, text encoder or safety checker."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model on this machine: its name in the YAML, the commit it came from (None for folders), its folder."""
+
+    name: str
+    revision: str | None
+    folder: Path
+
+    def record(self) -> dict[str, str | None]:
+        """Name and revision, for a checkpoint that wants to find these weights again."""
+        return {"name": self.name, "revision": self.revision}
+
+
+def resolve_gemma(name: str, revision: str | None = None, weights: bool = True) -> Base:
+    """The folder of a Gemma 3; without ``weights`` only its configuration and processor.
+
+    Raises:
+        UserError: not there, not allowed, or not whole.
+    """
+    return resolve_base("model.gemma", name, revision, GEMMA_FILES if weights else GEMMA_TEXT_FILES, "gemma")
+
+
+def resolve_vae(name: str, revision: str | None = None, weights: bool = True) -> Base:
+    """The folder of the VAE inside a Cosmos repo; without ``weights`` only its configuration.
+
+    Raises:
+        UserError: not there, not allowed, or not whole.
+    """
+    base = resolve_base("model.cosmos", name, revision, VAE_FILES if weights else VAE_CONFIG, "cosmos", part="vae")
+    return Base(base.name, base.revision, base.folder / "vae")
+
+
+def resolve_base(
+    key: str, name: str, revision: str | None, patterns: list[str], tiny_part: str, part: str = "."
+) -> Base:
+    """Find or fetch a base model.
+
+    Args:
+        key: the YAML key that named it, for messages.
+        name: a folder, ``builtin:tiny``, or ``OWNER/NAME`` on the Hub.
+        revision: branch, tag or commit on the Hub.
+        patterns: the files that are needed.
+        tiny_part: sub-folder of the built-in tiny models.
+        part: sub-folder that must hold a ``config.json``.
+
+    Raises:
+        UserError: one line: what is wrong with which repo or folder, and what to do.
+    """
+    if name == BUILTIN_TINY:
+        from theworld.model.tiny import tiny_folder
+
+        base = Base(name, None, tiny_folder() / tiny_part)
+    elif Path(name).expanduser().is_dir():
+        base = Base(name, None, Path(name).expanduser())
+    elif name.startswith(("/", ".", "~", "builtin:")) or name.count("/") != 1:
+        raise UserError(f"{key}: {name}: no such folder, and not a Hub repo of the form OWNER/NAME")
+    else:
+        folder = download(key, name, revision, patterns)
+        base = Base(name, folder.name, folder)
+    check_folder(key, base.folder / part, weights=any(pattern.endswith(".safetensors") for pattern in patterns))
+    return base
+
+
+def download(key: str, repo: str, revision: str | None, patterns: list[str]) -> Path:
+    """The Hub cache's snapshot folder (its name is the commit) with the files of ``repo`` that match ``patterns``."""
+    from huggingface_hub import errors, snapshot_download
+    from requests import exceptions as http
+
+    at = f" at revision {revision}" if revision else ""
+    page = f"https://huggingface.co/{repo}"
+    try:
+        with one_at_a_time(repo):
+            return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    except errors.GatedRepoError as error:
+        raise UserError(f"{key}: {repo} is gated: accept its licence at {page} and set HF_TOKEN") from error
+    except errors.RevisionNotFoundError as error:
+        raise UserError(f"{key}: {repo} has no revision {revision}; see {page}/tree/main") from error
+    except errors.RepositoryNotFoundError as error:
+        raise UserError(
+            f"{key}: the Hub has no repo {repo}, or it is private: check the name, and set HF_TOKEN if it is yours"
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise UserError(
+            f"{key}: {repo}{at} is not in the local Hub cache and the Hub is not reachable (or HF_HUB_OFFLINE is set); "
+            "fetch it where there is a network, or name a folder"
+        ) from error
+    except (errors.HfHubHTTPError, http.RequestException) as error:
+        raise UserError(f"{key}: download of {repo}{at} failed: {_one_line(error)}; run again to go on") from error
+    except errors.HFValidationError as error:
+        raise UserError(f"{key}: {repo}: no such folder, and not a Hub repo: {_one_line(error)}") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        raise UserError(
+            f"{key}: cannot store {repo} in the Hub cache: {error.strerror}; set HF_HOME to a folder with room"
+        ) from error
+
+
+@contextmanager
+def one_at_a_time(repo: str) -> Iterator[None]:
+    """Hold a lock of this node's Hub cache for ``repo``; the kernel lets go of it when a process dies."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE) / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f"theworld--{repo.replace('/', '--')}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def check_folder(key: str, folder: Path, weights: bool) -> None:
+    """Refuse a folder without its configuration, or with weights that are missing or cut short.
+
+    Raises:
+        UserError: names the folder or file.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{key}: {folder} holds no config.json; expected a model's folder as from_pretrained reads it")
+    if not weights:
+        return
+    files = sorted(folder.glob("*.safetensors"))
+    for index in folder.glob("*.safetensors.index.json"):
+        named = set(json.loads(index.read_text())["weight_map"].values())
+        for name in sorted(named - {file.name for file in files}):
+            raise UserError(f"{key}: {folder} lacks {name}, which {index.name} names; fetch the model again")
+    if not files:
+        raise UserError(f"{key}: {folder} holds no .safetensors file; fetch the model again, or convert its weights")
+    for file in files:
+        if not is_whole(file):
+            raise UserError(f"{key}: {file} is cut short or not a safetensors file; delete it and fetch it again")
+
+
+def is_whole(file: Path) -> bool:
+    """Whether a safetensors file is as long as its header says; reads the header only."""
+    size = file.stat().st_size
+    with open(file, "rb") as stream:
+        start = stream.read(8)
+        if len(start) < 8:
+            return False
+        (length,) = struct.unpack("<Q", start)
+        if length > size - 8:
+            return False
+        try:
+            header = json.loads(stream.read(length))
+        except ValueError:
+            return False
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    return size == 8 + length + max(ends, default=0)
+
+
+def _one_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

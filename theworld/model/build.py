@@ -1,0 +1,242 @@
+"""Build TheWorld from the section ``model`` of the YAML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import Gemma3Config, Gemma3Processor
+from transformers.utils import logging
+
+import theworld.model.auto  # noqa: F401 - a model that is built can also be saved and found by the Auto classes
+from theworld.config.schema import FreezeConfig, ModelConfig
+from theworld.errors import UserError
+from theworld.model.base import Base, resolve_gemma, resolve_vae
+from theworld.model.check import VAE_CHANNELS, VAE_STRIDE, check_model_config, count_world_tokens
+from theworld.model.configuration import TheWorldConfig
+from theworld.model.modeling import TheWorldForConditionalGeneration
+from theworld.model.processing import TheWorldProcessor
+
+PROJECTOR_SEED = 17
+EMBEDDING_ROWS = 65_536
+"""Rows from which the size of the embeddings is measured; all of Gemma's would take seconds for the same figure."""
+
+
+def load_processor(cfg: ModelConfig) -> TheWorldProcessor:
+    """The processor that ``cfg`` asks for; reads no weights.
+
+    Raises:
+        UserError: the configuration cannot work, or Gemma's files are not there.
+    """
+    check_model_config(cfg)
+    return _processor(cfg, resolve_gemma(cfg.gemma, cfg.gemma_revision, weights=False))
+
+
+def _processor(cfg: ModelConfig, gemma: Base) -> TheWorldProcessor:
+    try:
+        plain = TheWorldProcessor.from_pretrained(gemma.folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.gemma: {gemma.folder} has no processor of Gemma 3: {_first_line(error)}") from error
+    assert isinstance(plain, Gemma3Processor)
+    projector, side = cfg.projector, cfg.world_image_size // VAE_STRIDE
+    return TheWorldProcessor(
+        image_processor=plain.image_processor,
+        tokenizer=plain.tokenizer,
+        chat_template=plain.chat_template,
+        image_seq_length=plain.image_seq_length,
+        enable_world=cfg.enable_world,
+        num_world_tokens=count_world_tokens(projector.mode, projector.patch, side) if cfg.enable_world else 0,
+        world_image_size=cfg.world_image_size,
+    )
+
+
+def load_config(cfg: ModelConfig, gemma: Base, vae: Base | None) -> TheWorldConfig:
+    """The model's configuration from Gemma's, the VAE's and the YAML's.
+
+    Raises:
+        UserError: a base is of another kind, or the vocabulary has no room for the world tokens.
+    """
+    gemma_config = Gemma3Config.from_pretrained(gemma.folder)
+    if gemma_config.model_type != Gemma3Config.model_type or "vision_config" not in gemma_config.to_dict():
+        raise UserError(f"model.gemma: {gemma.name} is a {gemma_config.model_type}; expected a Gemma 3 with vision")
+    settings = {
+        key: value for key, value in gemma_config.to_dict().items() if key not in ("model_type", "architectures")
+    }
+    config = TheWorldConfig(**settings, base={"gemma": gemma.record()})
+    if vae is None:
+        return config
+    processor = _processor(cfg, gemma)
+    rows, needed = config.text_config.vocab_size, max(processor.world_token_ids) + 1
+    if needed > rows:
+        raise UserError(
+            f"model.gemma: {gemma.name}: the embedding has {rows} rows and the world tokens need {needed}; "
+            "expected a Gemma 3 whose embedding is larger than its tokenizer's vocabulary, as the released ones are"
+        )
+    config.vae = read_vae_config(vae)
+    config.base["cosmos"] = vae.record()
+    config.enable_world = True
+    config.world_image_size = cfg.world_image_size
+    config.projector_mode = cfg.projector.mode
+    config.projector_architecture = cfg.projector.architecture
+    config.projector_patch = cfg.projector.patch
+    ids = processor.world_token_ids
+    config.start_of_world_token_id, config.end_of_world_token_id, config.world_token_id = ids
+    return config
+
+
+def read_vae_config(vae: Base) -> dict[str, Any]:
+    """The VAE's configuration with all defaults filled in.
+
+    Raises:
+        UserError: it is not an ``AutoencoderKLWan`` of 16 channels and stride 8.
+    """
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+    raw = AutoencoderKLWan.load_config(vae.folder)
+    assert isinstance(raw, dict)
+    kind = raw.get("_class_name", "AutoencoderKLWan")
+    if kind != "AutoencoderKLWan":
+        raise UserError(f"model.cosmos: {vae.folder} holds a {kind}; expected an AutoencoderKLWan")
+    with torch.device("meta"):
+        full = dict(AutoencoderKLWan.from_config(raw).config)  # type: ignore[union-attr]
+    config = {key: value for key, value in full.items() if not key.startswith("_")}
+    stride = 2 ** (len(config["dim_mult"]) - 1) * (config.get("patch_size") or 1)
+    if (config["z_dim"], stride) != (VAE_CHANNELS, VAE_STRIDE):
+        raise UserError(
+            f"model.cosmos: {vae.folder} makes latents of {config['z_dim']} channels at stride {stride}; "
+            f"expected {VAE_CHANNELS} at {VAE_STRIDE}, as Cosmos-Predict2's VAE"
+        )
+    return config
+
+
+def load_model(
+    cfg: ModelConfig,
+    dtype: torch.dtype = torch.float32,
+    seed: int = PROJECTOR_SEED,
+    with_world_encoder: bool = True,
+) -> TheWorldForConditionalGeneration:
+    """TheWorld with the weights of its bases, a new projector, and the freezing that ``cfg`` asks for; in eval mode.
+
+    Args:
+        cfg: the section ``model``.
+        dtype: of all weights.
+        seed: of the new projector's weights; the same on every rank.
+        with_world_encoder: False leaves the VAE's encoder out, for training on latents computed before.
+
+    Raises:
+        UserError: a base is missing, gated, cut short or of another kind; a weight is missing or unexpected; nothing
+            would train.
+    """
+    check_model_config(cfg)
+    gemma = resolve_gemma(cfg.gemma, cfg.gemma_revision)
+    vae = resolve_vae(cfg.cosmos, cfg.cosmos_revision, weights=with_world_encoder) if cfg.enable_world else None
+    config = load_config(cfg, gemma, vae)
+    config.with_world_encoder = False  # Gemma's file has none; it is attached below
+    try:
+        with _errors_only():  # it warns of the projector's missing weights, which are drawn below
+            model = TheWorldForConditionalGeneration.from_pretrained(
+                gemma.folder, config=config, dtype=dtype, may_miss="model.world_projector."
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"model.gemma: cannot load {gemma.folder}: {_first_line(error)}") from error
+    assert isinstance(model, TheWorldForConditionalGeneration)
+    if vae is not None:
+        initialise_projector(model, seed)
+        if with_world_encoder:
+            attach_world_encoder(model, vae)
+    if cfg.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    apply_freezing(model, cfg.freeze)
+    return model.eval()
+
+
+def attach_world_encoder(model: TheWorldForConditionalGeneration, vae: Base) -> None:
+    """Give ``model`` the encoder of the VAE in ``vae.folder``, in the model's dtype.
+
+    Raises:
+        UserError: a weight of the encoder is missing or of another shape.
+    """
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+    from theworld.model.world_encoder import WorldEncoder
+
+    parameter = next(model.parameters())
+    encoder = WorldEncoder(model.config.vae)
+    try:
+        loaded, info = AutoencoderKLWan.from_pretrained(vae.folder, output_loading_info=True)  # type: ignore[misc]
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"model.cosmos: cannot load {vae.folder}: {_first_line(error)}") from error
+    wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
+    if wrong:
+        raise UserError(
+            f"model.cosmos: {vae.folder}: {len(wrong)} weights missing or unexpected, for example {wrong[0]}"
+        )
+    encoder.load_vae(loaded)
+    model.model.world_encoder = encoder.to(device=parameter.device, dtype=parameter.dtype).eval()
+    model.config.with_world_encoder = True
+    model.config.base["cosmos"] = vae.record()
+
+
+@torch.no_grad()
+def initialise_projector(model: TheWorldForConditionalGeneration, seed: int) -> None:
+    """A new projector whose tokens are as large as the words of the language model (see ``reset_parameters``).
+
+    The start and end of the world begin as copies of the start and end of an image.
+    """
+    projector = model.model.world_projector
+    assert projector is not None
+    embedding = model.get_input_embeddings()
+    scale = math.sqrt(model.config.text_config.hidden_size)
+    words = embedding.weight[:EMBEDDING_ROWS].float()
+    projector.reset_parameters(
+        rms=float(words.pow(2).mean().sqrt()) * scale, generator=torch.Generator().manual_seed(seed)
+    )
+    ids = torch.tensor([model.config.boi_token_index, model.config.eoi_token_index], device=embedding.weight.device)
+    start, end = embedding(ids)
+    projector.start.copy_(start)
+    projector.end.copy_(end)
+
+
+def apply_freezing(model: TheWorldForConditionalGeneration, freeze: FreezeConfig) -> None:
+    """Set which parameters train; the projector always does.
+
+    Raises:
+        UserError: nothing would train.
+    """
+    frozen = {
+        "vision_tower": freeze.vision,
+        "multi_modal_projector": freeze.vision,
+        "language_model": freeze.language,
+        "lm_head": freeze.language,
+        "world_encoder": freeze.vae,
+    }
+    for name, part in model.freezable_parts().items():
+        part.requires_grad_(not frozen[name])
+    if model.model.world_projector is not None:
+        model.model.world_projector.requires_grad_(True)
+    if model.model.world_encoder is not None:
+        for name, parameter in model.model.world_encoder.named_parameters():
+            # Convolutions over time that a single frame never reaches: with no gradient, DDP would wait for them.
+            if "time_conv" in name:
+                parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError("nothing to train: model.enable_world is false and every part is frozen (model.freeze)")
+    model.train(model.training)
+
+
+@contextmanager
+def _errors_only() -> Iterator[None]:
+    """transformers' log without its warnings."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,61 @@
+"""What can be said about a model's configuration before torch, transformers or any weight is loaded."""
+
+from __future__ import annotations
+
+from theworld.config.schema import ModelConfig
+from theworld.errors import UserError
+
+PROJECTOR_MODES = ("spatial", "channel", "patch")
+PROJECTOR_ARCHITECTURES = ("mlp", "linear")
+
+VAE_CHANNELS = 16
+"""Channels of a Cosmos latent (``z_dim``)."""
+VAE_STRIDE = 8
+"""Pixels of the world picture per latent position, along each side."""
+
+
+def count_world_tokens(mode: str, patch: int, latent_side: int, channels: int = VAE_CHANNELS) -> int:
+    """How many tokens a latent of shape (channels, latent_side, latent_side) becomes, start and end not counted."""
+    if mode == "spatial":
+        return latent_side**2
+    if mode == "channel":
+        return channels
+    return (latent_side // patch) ** 2
+
+
+def check_model_config(cfg: ModelConfig) -> None:
+    """Refuse values of the section ``model`` that cannot work.
+
+    Raises:
+        UserError: names the YAML key, the value and what would be right.
+    """
+    if not cfg.gemma:
+        raise UserError("model.gemma is empty; expected a Hub repo, a folder, or builtin:tiny")
+    if not cfg.enable_world:
+        if cfg.freeze.vision and cfg.freeze.language:
+            raise UserError(
+                "model.enable_world is false and model.freeze.vision and model.freeze.language are true: nothing to "
+                "train; set one of the three differently"
+            )
+        return
+    if not cfg.cosmos:
+        raise UserError("model.cosmos is empty; expected a Hub repo, a folder, or builtin:tiny")
+    projector = cfg.projector
+    if projector.mode not in PROJECTOR_MODES:
+        raise UserError(f"model.projector.mode is {projector.mode!r}; expected one of {', '.join(PROJECTOR_MODES)}")
+    if projector.architecture not in PROJECTOR_ARCHITECTURES:
+        raise UserError(
+            f"model.projector.architecture is {projector.architecture!r}; "
+            f"expected one of {', '.join(PROJECTOR_ARCHITECTURES)}"
+        )
+    size = cfg.world_image_size
+    if size < VAE_STRIDE or size % VAE_STRIDE:
+        raise UserError(
+            f"model.world_image_size is {size}; expected a multiple of {VAE_STRIDE}, the VAE's stride (512 is usual)"
+        )
+    side = size // VAE_STRIDE
+    if projector.mode == "patch" and (projector.patch < 1 or side % projector.patch):
+        raise UserError(
+            f"model.projector.patch is {projector.patch}; expected a divisor of {side}, "
+            f"the side of the latent at model.world_image_size {size}"
+        )

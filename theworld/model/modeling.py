@@ -1,0 +1,344 @@
+"""TheWorld: Gemma 3 whose sequence begins with tokens of the world.
+
+World tokens are placeholders in ``input_ids`` that are replaced by features (masked scatter), as Gemma 3 does with
+image tokens. Attention masks, labels, caches and batches of mixed lengths therefore need nothing special.
+World tokens attend causally; image tokens see each other in both directions, as in Gemma 3.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Gemma3ForConditionalGeneration, Gemma3Model
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.gemma3.modeling_gemma3 import Gemma3CausalLMOutputWithPast
+
+from theworld.errors import UserError
+from theworld.model.configuration import TheWorldConfig
+from theworld.model.loss import CHUNK_TOKENS, answer_loss
+from theworld.model.projector import WorldProjector
+from theworld.model.world_encoder import WorldEncoder
+
+
+@dataclass
+class TheWorldOutput(Gemma3CausalLMOutputWithPast):
+    """Gemma 3's output; with labels also how many answer tokens carried loss, and how many were predicted right.
+
+    With labels, ``logits`` is None: they are never computed for the whole sequence.
+    """
+
+    num_loss_tokens: Tensor | None = None
+    num_correct: Tensor | None = None
+
+
+class _WorldInitialisation(nn.Module):
+    """Lets transformers initialise the world projector like any other module."""
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)  # type: ignore[misc]
+        if isinstance(module, WorldProjector):
+            text = self.config.get_text_config()  # type: ignore[attr-defined]
+            module.reset_parameters(rms=text.initializer_range * math.sqrt(text.hidden_size))
+
+
+class TheWorldModel(_WorldInitialisation, Gemma3Model):
+    """Gemma 3's body with ``world_projector`` and ``world_encoder`` (either is None where the model has none)."""
+
+    config: TheWorldConfig
+    config_class = TheWorldConfig
+
+    def __init__(self, config: TheWorldConfig) -> None:
+        super().__init__(config)
+        self.world_projector: WorldProjector | None = None
+        self.world_encoder: WorldEncoder | None = None
+        if config.enable_world:
+            self.world_projector = WorldProjector(
+                mode=config.projector_mode,
+                architecture=config.projector_architecture,
+                patch=config.projector_patch,
+                channels=config.latent_channels,
+                side=config.latent_side,
+                hidden_size=config.text_config.hidden_size,
+            )
+            if config.with_world_encoder:
+                self.world_encoder = WorldEncoder(config.vae)
+        self.post_init()
+
+    def get_world_latents(self, world_pixel_values: Tensor) -> Tensor:
+        """Pixels (B, 3, S, S) in [-1, 1] to normalised latents (B, 16, S/8, S/8)."""
+        if self.world_encoder is None:
+            raise ValueError("this model has no world encoder; pass world_latents, or build it with its VAE")
+        return self.world_encoder(world_pixel_values)
+
+    def get_world_features(self, world_pixel_values: Tensor | None, world_latents: Tensor | None) -> Tensor:
+        """Features (B, N + 2, hidden) of start, world tokens and end; latents win over pixels."""
+        if self.world_projector is None:
+            raise ValueError("world inputs were given, but the model's enable_world is false")
+        if world_latents is None:
+            assert world_pixel_values is not None
+            world_latents = self.get_world_latents(world_pixel_values)
+        return self.world_projector(world_latents)
+
+    def world_mask(self, input_ids: Tensor) -> Tensor:
+        """Where ``input_ids`` (B, L) hold start, soft token or end of a world."""
+        start, end, soft = self.config.world_token_ids
+        return (input_ids == soft) | (input_ids == start) | (input_ids == end)
+
+    def scatter_world(self, input_ids: Tensor, inputs_embeds: Tensor, features: Tensor) -> Tensor:
+        """``inputs_embeds`` (B, L, hidden) with the world's placeholders replaced, in order, by ``features``.
+
+        Raises:
+            ValueError: the number of placeholders is not the number of features.
+        """
+        mask = self.world_mask(input_ids)
+        found, given = int(mask.sum()), features.shape[0] * features.shape[1]
+        if found != given:
+            raise ValueError(f"world tokens and features do not match: {found} tokens, {given} features")
+        return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features.to(inputs_embeds.dtype))
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Any = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        token_type_ids: Tensor | None = None,
+        cache_position: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        world_pixel_values: Tensor | None = None,
+        world_latents: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Gemma 3's forward; without world inputs nothing but Gemma 3's forward.
+
+        Args:
+            world_pixel_values: (W, 3, S, S) in [-1, 1], one per world sequence in ``input_ids``.
+            world_latents: (W, 16, S/8, S/8), normalised; instead of the pixels.
+            kwargs: the others are Gemma 3's.
+        """
+        has_world = world_pixel_values is not None or world_latents is not None
+        idle = self._idle_features(has_world, pixel_values is not None)
+        image_features = None
+        if not has_world:
+            self._refuse_empty_world(input_ids, past_key_values)
+        if has_world or idle is not None:
+            if input_ids is None:
+                raise ValueError("world tokens are found by their ids: pass input_ids, not inputs_embeds")
+            if inputs_embeds is None:
+                inputs_embeds = self.get_input_embeddings()(input_ids)
+            assert inputs_embeds is not None
+            if has_world:
+                features = self.get_world_features(world_pixel_values, world_latents)
+                inputs_embeds = self.scatter_world(input_ids, inputs_embeds, features)
+            if pixel_values is not None:
+                image_features = self.get_image_features(pixel_values).to(inputs_embeds.dtype)
+                mask = self.get_placeholder_mask(
+                    input_ids,  # type: ignore[arg-type]
+                    inputs_embeds=inputs_embeds,  # type: ignore[arg-type]
+                    image_features=image_features,  # type: ignore[arg-type]
+                )
+                inputs_embeds = inputs_embeds.masked_scatter(mask, image_features)
+            if idle is not None:
+                inputs_embeds = inputs_embeds + idle.to(inputs_embeds.dtype)
+            input_ids, pixel_values = None, None
+        outputs = super().forward(
+            input_ids=input_ids,  # type: ignore[arg-type]
+            pixel_values=pixel_values,  # type: ignore[arg-type]
+            attention_mask=attention_mask,
+            position_ids=position_ids,  # type: ignore[arg-type]
+            past_key_values=past_key_values,
+            token_type_ids=token_type_ids,  # type: ignore[arg-type]
+            cache_position=cache_position,  # type: ignore[arg-type]
+            inputs_embeds=inputs_embeds,  # type: ignore[arg-type]
+            **kwargs,
+        )
+        if image_features is not None and not isinstance(outputs, tuple):
+            outputs.image_hidden_states = image_features  # type: ignore[assignment]
+        return outputs
+
+    def _refuse_empty_world(self, input_ids: Tensor | None, past_key_values: Any) -> None:
+        """World tokens without world inputs would be read as untrained words: say so, at the start of a sequence."""
+        starts = past_key_values is None or past_key_values.get_seq_length() == 0
+        if self.world_projector is not None and input_ids is not None and starts and self.world_mask(input_ids).any():
+            raise ValueError("input_ids hold world tokens, but neither world_pixel_values nor world_latents were given")
+
+    def _idle_features(self, has_world: bool, has_images: bool) -> Tensor | None:
+        """A zero that depends on the trainable parts that this batch does not use, or None.
+
+        A rank whose batch has no picture must still have (zero) gradients for all trainable parameters, and must run
+        the same modules as the other ranks: DDP and FSDP wait for them otherwise. Summing an empty slice, unlike
+        0 * sum, gives no NaN where a feature overflows.
+        """
+        if not (self.training and torch.is_grad_enabled()):
+            return None
+        idle: list[Tensor] = []
+        device = self.get_input_embeddings().weight.device
+        if not has_world and self.world_projector is not None:
+            config, encoder = self.config, self.world_encoder
+            if encoder is not None and any(p.requires_grad for p in encoder.parameters()):
+                size = config.world_image_size
+                latents = encoder(torch.zeros(1, 3, size, size, device=device))
+            else:
+                latents = torch.zeros(1, config.latent_channels, config.latent_side, config.latent_side, device=device)
+            idle.append(self.world_projector(latents))
+        seeing = (self.vision_tower, self.multi_modal_projector)
+        if not has_images and any(p.requires_grad for part in seeing for p in part.parameters()):
+            vision = self.config.vision_config
+            dtype = next(self.vision_tower.parameters()).dtype
+            picture = torch.zeros(1, 3, vision.image_size, vision.image_size, device=device, dtype=dtype)
+            idle.append(self.get_image_features(picture))  # type: ignore[arg-type]
+        return torch.stack([part.flatten()[:0].sum() for part in idle]).sum() if idle else None
+
+
+class TheWorldForConditionalGeneration(_WorldInitialisation, Gemma3ForConditionalGeneration):
+    """Gemma 3 with world tokens and a loss on the answers only.
+
+    ``from_pretrained`` refuses a file with missing or unexpected weights. Parts without a trainable parameter stay in
+    eval mode, also after ``train()``.
+    """
+
+    config: TheWorldConfig
+    config_class = TheWorldConfig
+    loss_chunk_tokens: int = CHUNK_TOKENS
+
+    def __init__(self, config: TheWorldConfig) -> None:
+        # Past Gemma3ForConditionalGeneration.__init__, which would build a body without a world first.
+        super(Gemma3ForConditionalGeneration, self).__init__(config)
+        self.model = TheWorldModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+        if config.enable_world and self.generation_config is not None:
+            self.suppress_world_tokens()
+
+    def suppress_world_tokens(self) -> None:
+        """Keep ``generate`` from writing placeholders, which have no meaning as words."""
+        assert self.generation_config is not None
+        others = set(self.generation_config.suppress_tokens or ())
+        self.generation_config.suppress_tokens = sorted(others | set(self.config.world_token_ids))
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, folder: Any, *args: Any, may_miss: str | None = None, output_loading_info: bool = False, **kwargs: Any
+    ) -> Any:
+        """transformers' ``from_pretrained``, except that every weight must be there and be wanted.
+
+        Args:
+            may_miss: prefix of weights that need not be in the file, because the caller fills them in.
+
+        Raises:
+            UserError: a weight is missing, unexpected or of another shape.
+        """
+        loaded: Any = super().from_pretrained(folder, *args, output_loading_info=True, **kwargs)
+        model, info = loaded
+        missing = [name for name in info["missing_keys"] if may_miss is None or not name.startswith(may_miss)]
+        wrong = {"missing": missing, "unexpected": info["unexpected_keys"], "of another shape": info["mismatched_keys"]}
+        for what, names in wrong.items():
+            if names:
+                some = ", ".join(str(name) for name in sorted(names)[:3])
+                raise UserError(f"{folder}: {len(names)} weights {what} for {cls.__name__}, for example {some}")
+        if model.config.enable_world:
+            model.suppress_world_tokens()
+        return (model, info) if output_loading_info else model
+
+    def train(self, mode: bool = True) -> Any:
+        """Training mode for the parts that train; frozen parts stay in eval mode."""
+        super().train(mode)
+        if not mode:
+            return self
+        for part in self.freezable_parts().values():
+            if not any(parameter.requires_grad for parameter in part.parameters()):
+                part.eval()
+        for layer in self.modules():
+            # A layer's own flag steers nothing but recomputation, which a frozen language model needs as well,
+            # because gradients pass through it to the projector. Its dropout sits in children, which stay in eval.
+            if isinstance(layer, GradientCheckpointingLayer) and layer.gradient_checkpointing:
+                layer.training = True
+        return self
+
+    def freezable_parts(self) -> dict[str, nn.Module]:
+        """The parts that can be frozen, by name."""
+        body = self.model
+        parts = {
+            "vision_tower": body.vision_tower,
+            "multi_modal_projector": body.multi_modal_projector,
+            "language_model": body.language_model,
+            "lm_head": self.lm_head,
+            "world_encoder": body.world_encoder,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Any = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        token_type_ids: Tensor | None = None,
+        cache_position: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        world_pixel_values: Tensor | None = None,
+        world_latents: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Gemma 3's forward with world inputs (:meth:`TheWorldModel.forward`).
+
+        Without ``labels`` it returns logits as Gemma 3 does. With ``labels`` (B, L; -100: no loss) it returns a
+        :class:`TheWorldOutput` whose ``loss`` is the mean over the batch's answer tokens.
+        """
+        inputs: dict[str, Any] = {
+            "input_ids": input_ids,
+            "pixel_values": pixel_values,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "token_type_ids": token_type_ids,
+            "inputs_embeds": inputs_embeds,
+            "world_pixel_values": world_pixel_values,
+            "world_latents": world_latents,
+        }
+        if labels is None:
+            return super().forward(
+                **inputs,
+                past_key_values=past_key_values,
+                cache_position=cache_position,  # type: ignore[arg-type]
+                use_cache=use_cache,
+                logits_to_keep=logits_to_keep,
+                **kwargs,
+            )
+        # A cache is of no use to a loss, and would cost the memory of all keys and values.
+        outputs = self.model(**inputs, use_cache=False, **kwargs)
+        result = answer_loss(outputs[0], labels, attention_mask, self.lm_head, self.loss_chunk_tokens)
+        return TheWorldOutput(
+            loss=result.loss,  # type: ignore[arg-type]
+            num_loss_tokens=result.tokens,
+            num_correct=result.correct,
+            hidden_states=getattr(outputs, "hidden_states", None),
+            attentions=getattr(outputs, "attentions", None),
+            image_hidden_states=getattr(outputs, "image_hidden_states", None),
+        )
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """transformers' ``generate``; a picture is encoded once, whatever the number of tokens, beams or samples."""
+        pixels = kwargs.get("world_pixel_values")
+        if pixels is not None and kwargs.get("world_latents") is None:
+            with torch.no_grad():
+                kwargs["world_latents"] = self.model.get_world_latents(pixels)
+        kwargs.pop("world_pixel_values", None)
+        return super().generate(*args, **kwargs)
+
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self, input_ids: Tensor, world_latents: Tensor | None = None, cache_position: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Gemma 3's; the world goes in with the prompt and is in the cache afterwards."""
+        inputs = super().prepare_inputs_for_generation(input_ids, cache_position=cache_position, **kwargs)
+        if cache_position is None or cache_position[0] == 0:
+            inputs["world_latents"] = world_latents
+        return inputs
