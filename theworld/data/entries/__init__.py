@@ -1,0 +1,1 @@
+"""JSON entry and image file: what comes in, checked, before it becomes an MDS sample."""

@@ -1,0 +1,204 @@
+"""The conversations file, parsed once: checked entries as records on disk, and an index over them.
+
+A record is one line, ``id TAB conversations TAB bbox [TAB masks]``, the lists as JSON text that has
+no tab or newline in it; those texts are the column values of an MDS sample. So what a later run
+needs of the 30 GB is an index in memory of 20 bytes an entry and a seek for each new image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from theworld.data.entries.check import BadEntry, Entry, check_entry, id_key
+from theworld.data.entries.files import atomic_write, read_json, sync_file
+from theworld.data.entries.stream import BrokenJson, read_entries
+from theworld.errors import UserError
+
+VERSION = 1
+BLOCK = 2048
+DUPLICATE = "id named more than once"
+
+
+@dataclass
+class Block:
+    """Entries in file order, each id once; n rows.
+
+    Attributes:
+        keys: (n,) uint64, :func:`~theworld.data.entries.check.id_key`.
+        offsets: (n,) int64, where the record starts, in bytes.
+        lengths: (n,) int64, bytes of the record with its newline.
+    """
+
+    keys: np.ndarray
+    offsets: np.ndarray
+    lengths: np.ndarray
+
+
+@dataclass
+class Summary:
+    """What the pass over the file found.
+
+    Attributes:
+        entries: entries in the file, good or not.
+        good: entries that can become samples.
+        example: id of the first good entry, or "".
+        reasons: reason to number of entries that it ruled out.
+        broken: the line to show if the file is not JSON to its end.
+    """
+
+    entries: int = 0
+    good: int = 0
+    example: str = ""
+    reasons: dict[str, int] = field(default_factory=dict)
+    broken: str | None = None
+
+
+def encode_record(entry: Entry) -> bytes:
+    """The line that stands for an entry."""
+    lists: list[Any] = [entry.conversations, entry.bbox]
+    if entry.masks is not None:
+        lists.append(entry.masks)
+    return "\t".join([entry.id, *map(json.dumps, lists)]).encode("utf-8") + b"\n"
+
+
+class Catalog:
+    """The parsed form of one state of one conversations file.
+
+    Args:
+        root: folder that holds catalogs.
+        identity: what tells one state of the source from another (place, size, time).
+        keep_masks: whether records carry the masks.
+    """
+
+    def __init__(self, root: Path, identity: dict[str, Any], keep_masks: bool) -> None:
+        self.identity = {"version": VERSION, "keep_masks": keep_masks, **identity}
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
+        self.keep_masks = keep_masks
+        self.root = root
+        self.folder = root / f"entries-{digest}"
+        self.records = self.folder / "records"
+        self.rejected = self.folder / "rejected.jsonl"
+        self._index = self.folder / "index.npz"
+        self._summary = self.folder / "summary.json"
+        self.summary = Summary()
+        self.complete = self._load_summary()
+
+    def _load_summary(self) -> bool:
+        """Whether a whole catalog is on disk: the summary is written last."""
+        stored = read_json(self._summary)
+        if stored is None or not self._index.is_file() or not self.records.is_file():
+            return False
+        if stored["bytes"] != self.records.stat().st_size:
+            return False
+        self.summary = Summary(**stored["summary"])
+        return True
+
+    def blocks(self, json_path: Callable[[], Path], progress: Callable[[int], None] | None = None) -> Iterator[Block]:
+        """All entries, from the index if there is one, else from the file, leaving an index behind.
+
+        A file that is broken at some place gives the entries before it; ``summary.broken`` then
+        holds the line to show.
+
+        Args:
+            json_path: called when the file has to be read; may fetch it first.
+            progress: called with the bytes of the file read so far.
+        """
+        if self.complete:
+            yield from self._indexed_blocks()
+        else:
+            yield from self._parsed_blocks(json_path(), progress)
+
+    def _indexed_blocks(self) -> Iterator[Block]:
+        with np.load(self._index, allow_pickle=False) as stored:
+            keys, lengths = stored["keys"], stored["lengths"].astype(np.int64)
+        offsets = np.cumsum(lengths) - lengths
+        for start in range(0, len(keys), BLOCK):
+            rows = slice(start, start + BLOCK)
+            yield Block(keys[rows], offsets[rows], lengths[rows])
+
+    def _parsed_blocks(self, path: Path, progress: Callable[[int], None] | None) -> Iterator[Block]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        summary, reasons = Summary(), Counter[str]()
+        seen: set[int] = set()
+        keys, lengths = array("Q"), array("Q")
+        yielded, offset = 0, 0
+        with open(self.records, "wb") as records, open(self.rejected, "w", encoding="utf-8") as rejected:
+
+            def block() -> Block:
+                nonlocal yielded, offset
+                records.flush()  # workers read it from here on
+                sizes = np.array(lengths[yielded:], np.int64)
+                made = Block(np.array(keys[yielded:], np.uint64), offset + np.cumsum(sizes) - sizes, sizes)
+                yielded, offset = len(keys), offset + int(sizes.sum())
+                return made
+
+            try:
+                for raw in read_entries(path, progress):
+                    summary.entries += 1
+                    try:
+                        entry = check_entry(raw, self.keep_masks)
+                    except BadEntry as bad:
+                        reasons[bad.reason] += 1
+                        line = {"id": bad.id, "reason": bad.reason, "detail": bad.detail, "entry": summary.entries - 1}
+                        rejected.write(json.dumps(line) + "\n")
+                        continue
+                    key = id_key(entry.id)
+                    if key in seen:
+                        reasons[DUPLICATE] += 1
+                        continue
+                    seen.add(key)
+                    summary.example = summary.example or entry.id
+                    record = encode_record(entry)
+                    records.write(record)
+                    keys.append(key)
+                    lengths.append(len(record))
+                    if len(keys) - yielded == BLOCK:
+                        yield block()
+            except BrokenJson as broken:
+                summary.broken = str(broken)
+            summary.good, summary.reasons = len(keys), dict(reasons)
+            yield block()
+            sync_file(records)
+            sync_file(rejected)
+        self._save(summary, keys, lengths)
+
+    def _save(self, summary: Summary, keys: array, lengths: array) -> None:
+        """The index, then the summary that makes the catalog count; older catalogs go."""
+        with atomic_write(self._index) as file:
+            np.savez(file, keys=np.array(keys, np.uint64), lengths=np.array(lengths, np.uint32))
+        stored = {"identity": self.identity, "bytes": self.records.stat().st_size, "summary": asdict(summary)}
+        with atomic_write(self._summary) as file:
+            file.write(json.dumps(stored, indent=1).encode())
+        self.summary, self.complete = summary, True
+        for other in self.root.glob("entries-*"):
+            if other != self.folder:
+                shutil.rmtree(other)
+
+    def bad_entries(self) -> Iterator[dict[str, Any]]:
+        """``{"id", "reason", "detail", "entry"}`` of each entry that cannot be used, in file order."""
+        if not self.rejected.is_file():
+            return
+        with open(self.rejected, encoding="utf-8") as lines:
+            for line in lines:
+                yield json.loads(line)
+
+    def require_entries(self) -> None:
+        """Raise if the file held no usable entry at all."""
+        if self.summary.good:
+            return
+        if self.summary.broken:
+            raise UserError(self.summary.broken)
+        found = (
+            ", ".join(f"{count} x {reason}" for reason, count in self.summary.reasons.items()) or "the list is empty"
+        )
+        raise UserError(f"convert.json: no usable entry among {self.summary.entries}: {found}")

@@ -1,0 +1,121 @@
+"""What an entry must have before its image is even looked for."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+MASK = "<mask>"
+REPLIES = {"human": "gpt", "gpt": "human"}
+LONGEST_NAME = 255
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A checked entry of the conversations file.
+
+    Attributes:
+        id: the image's file name without suffix.
+        conversations: the raw list of ``{"from": "human" | "gpt", "value": str}``.
+        bbox: the raw list of ``[x1, y1, x2, y2]`` in pixels, one per ``<mask>``; may be empty.
+        masks: the raw ``rle`` list, if masks are kept.
+    """
+
+    id: str
+    conversations: list[dict[str, Any]]
+    bbox: list[list[float]]
+    masks: list[dict[str, Any]] | None = None
+
+
+class BadEntry(Exception):
+    """An entry that cannot be used.
+
+    Attributes:
+        id: what names it: its id, or "" when it has none.
+        reason: one of a few fixed texts, so that entries can be counted by it.
+        detail: what exactly was found.
+    """
+
+    def __init__(self, entry_id: str, reason: str, detail: str) -> None:
+        super().__init__(f"{entry_id}: {reason}: {detail}")
+        self.id, self.reason, self.detail = entry_id, reason, detail
+
+
+def id_key(entry_id: str) -> int:
+    """First 64 bits of the id's SHA-256: what ids are matched by and what decides the held-out share."""
+    return int.from_bytes(hashlib.sha256(entry_id.encode("utf-8")).digest()[:8], "big")
+
+
+def image_id(filename: str) -> str:
+    """The id in a file name: ``00ab.jpg`` and ``00ab`` are both ``00ab``."""
+    stem, dot, suffix = filename.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else filename
+
+
+def check_entry(raw: Any, keep_masks: bool) -> Entry:
+    """The entry as a sample needs it.
+
+    Raises:
+        BadEntry: a key is missing, a type is wrong, boxes do not match the ``<mask>`` tokens.
+    """
+    if not isinstance(raw, dict):
+        raise BadEntry("", "entry is not an object", type(raw).__name__)
+    entry_id = check_filename(raw.get("filename"))
+    missing = [key for key in ("conversations", "bbox") if key not in raw]
+    if keep_masks and "rle" not in raw:
+        missing.append("rle")
+    if missing:
+        raise BadEntry(entry_id, "entry lacks a key", ", ".join(missing))
+    masks = count_masks(entry_id, raw["conversations"])
+    check_boxes(entry_id, raw["bbox"], masks)
+    if keep_masks and (not isinstance(raw["rle"], list) or len(raw["rle"]) != masks):
+        raise BadEntry(entry_id, "masks do not match the <mask> tokens", f"{masks} tokens")
+    return Entry(entry_id, raw["conversations"], raw["bbox"], raw["rle"] if keep_masks else None)
+
+
+def check_filename(filename: Any) -> str:
+    """The id of a file name that is safe to look up in the image folder."""
+    if not isinstance(filename, str):
+        raise BadEntry("", "entry lacks a key", "filename" if filename is None else "filename is not a string")
+    shown = filename.encode("utf-8", "replace").decode("utf-8")
+    entry_id = image_id(filename)
+    if "/" in filename or "\\" in filename or filename in (".", ".."):
+        raise BadEntry(shown, "file name has a path in it", repr(filename))
+    printable = filename.isprintable() and shown == filename
+    if not entry_id or filename.startswith(".") or not printable or len(filename.encode("utf-8")) > LONGEST_NAME:
+        raise BadEntry(shown, "file name cannot be one", repr(filename[:LONGEST_NAME]))
+    return entry_id
+
+
+def count_masks(entry_id: str, conversations: Any) -> int:
+    """``<mask>`` tokens in the human turns; checks that turns alternate, human first, with text in each."""
+    if not isinstance(conversations, list) or len(conversations) < 2 or len(conversations) % 2:
+        raise BadEntry(entry_id, "conversation is not pairs of question and answer", "not an even number of turns")
+    expected = "human"
+    masks = 0
+    for number, turn in enumerate(conversations):
+        if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
+            raise BadEntry(entry_id, "conversation turn lacks its text", f"turn {number}")
+        if turn.get("from") != expected:
+            detail = f"turn {number} is from {turn.get('from')!r}, expected {expected}"
+            raise BadEntry(entry_id, "conversation is not pairs of question and answer", detail)
+        if expected == "human":
+            masks += turn["value"].count(MASK)
+        expected = REPLIES[expected]
+    return masks
+
+
+def check_boxes(entry_id: str, boxes: Any, masks: int) -> None:
+    """Four finite numbers a box, one box a ``<mask>``. Boxes beyond the image or inverted are usual and fine."""
+    if not isinstance(boxes, list):
+        raise BadEntry(entry_id, "bbox is not a list of boxes", type(boxes).__name__)
+    for number, box in enumerate(boxes):
+        good = isinstance(box, list) and len(box) == 4
+        if not good or not all(type(value) in (int, float) and math.isfinite(value) for value in box):
+            raise BadEntry(entry_id, "a box is not four numbers", f"box {number}")
+    if len(boxes) != masks:
+        relation = "fewer" if len(boxes) < masks else "more"
+        raise BadEntry(entry_id, f"{relation} boxes than <mask> tokens", f"{len(boxes)} boxes, {masks} tokens")

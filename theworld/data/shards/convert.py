@@ -1,0 +1,240 @@
+"""Raw files to generations of MDS shards: each run writes only what is new."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from theworld.config.schema import ConvertConfig
+from theworld.data.entries.catalog import Catalog
+from theworld.data.entries.check import id_key
+from theworld.data.entries.images import ImageTable, scan_images
+from theworld.data.entries.source import JsonSource, open_source
+from theworld.data.shards.dataset import DataSet
+from theworld.data.shards.lock import exclusive_lock
+from theworld.data.shards.pending import Pending
+from theworld.data.shards.plan import EVALUATION, PARTS, TRAIN, plan_shards
+from theworld.data.shards.pool import write_shards
+from theworld.data.shards.report import NO_IMAGE, Progress, Report
+from theworld.data.shards.settings import Settings, check_settings
+from theworld.data.shards.write import ShardWriter
+from theworld.errors import UserError
+
+STATE = ".convert"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+logger = logging.getLogger(__name__)
+
+
+def convert(config: ConvertConfig) -> Report:
+    """Convert every image that is there and not yet written; see the ``convert`` keys of the schema.
+
+    Killed at any moment and run again, it goes on where it was and the result is the same.
+
+    Raises:
+        UserError: bad settings or input, another converter at work, a full disk, a killed worker.
+    """
+    settings = check_settings(config)
+    out = Path(settings.out)
+    with stop_on_signal():
+        try:
+            (out / STATE).mkdir(parents=True, exist_ok=True)
+            with exclusive_lock(out / STATE / "lock", str(out)):
+                return Conversion(settings).run()
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            raise UserError(
+                f"convert.out: {out}: the disk is full; finished shards are kept, free some space and run again"
+            ) from error
+        except KeyboardInterrupt:
+            logger.warning("stopped; finished shards are kept, the same command goes on")
+            raise
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[None]:
+    """Let SIGTERM end the run as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Conversion:
+    """One run of the converter on an output folder that it has locked."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.train = DataSet(Path(settings.out))
+        self.evaluation = DataSet(Path(settings.evaluation_out))
+        self.state = Path(settings.out) / STATE
+        self.source: JsonSource = open_source(settings.json, settings.json_cache)
+        self.catalog = Catalog(self.state, self.source.identity, settings.format.keep_masks)
+        self.report = Report()
+        self.tried = np.zeros(0, np.uint64)
+
+    def run(self) -> Report:
+        started = time.monotonic()
+        self._check_lasting()
+        pending = self._find_pending()
+        if pending is not None and pending.ready:
+            self._publish(pending)
+            pending = None
+        scan = scan_images(self.settings.images)
+        self.report.images = len(scan) + scan.repeated
+        self.report.before = self.train.samples() + self.evaluation.samples()
+        if not len(scan) and not self.report.before:
+            raise UserError(
+                f"convert.images: {self.settings.images}: no .jpg, .jpeg, .png or .webp file in it or below it"
+            )
+        if pending is not None:
+            self._write(pending)
+        while (pending := self._begin(scan)) is not None:
+            self._write(pending)
+        self._finish(scan)
+        self.report.seconds = time.monotonic() - started
+        return self.report
+
+    def _check_lasting(self) -> None:
+        """Settings that would make a data set inconsistent cannot change after its first generation."""
+        manifest = self.train.manifest()
+        self.evaluation.manifest()
+        for key, value in self.settings.lasting().items():
+            if manifest.get("generations") and manifest.get(key) != value:
+                raise UserError(
+                    f"convert.{key}: {value}, but {self.train.root} was begun with {manifest.get(key)}; "
+                    "keep that, or convert into another folder"
+                )
+
+    def _snapshot(self) -> dict[str, Any]:
+        return {"planning": self.settings.planning(), "source": self.catalog.identity}
+
+    def _find_pending(self) -> Pending | None:
+        """What a killed run left, if it still applies."""
+        pending = Pending.find(self.state)
+        if pending is None or pending.ready:
+            return pending
+        now = self._snapshot()
+        begun = pending.snapshot["planning"]
+        changed = sorted(key for key, value in now["planning"].items() if begun.get(key) != value)
+        if pending.snapshot["source"] != now["source"]:
+            changed.append("json")
+        if not changed:
+            logger.info("going on with %s, which an earlier run began", pending.snapshot["targets"][TRAIN])
+            return pending
+        keys = ", ".join(f"convert.{key}" for key in changed)
+        logger.warning("an unfinished generation was begun with other %s: it is dropped and planned anew", keys)
+        pending.discard()
+        return None
+
+    def _begin(self, scan: ImageTable) -> Pending | None:
+        """Plan a generation of what is new; None if nothing is."""
+        limit = None
+        if self.settings.num_samples is not None:
+            limit = self.settings.num_samples - self.train.samples() - self.evaluation.samples()
+            if limit <= 0:
+                return None
+        images = scan.select(self._wanted(scan))
+        if not len(images) or (self.catalog.complete and not self._any_entry(images)):
+            return None
+        targets = {TRAIN: self.train.next_name(), EVALUATION: self.evaluation.next_name()}
+        return Pending.begin(self.state, {**self._snapshot(), "targets": targets, "limit": limit}, images)
+
+    def _wanted(self, scan: ImageTable) -> np.ndarray:
+        """(n,) bool: images that are not written, not tried by this run, not known to be bad."""
+        done = np.concatenate([self.train.written_keys(), self.evaluation.written_keys(), self.tried])
+        wanted = ~np.isin(scan.keys, done)
+        for entry_id, line in self.train.rejected_images().items():
+            key = np.uint64(id_key(entry_id))
+            row = int(np.searchsorted(scan.keys, key))
+            if row < len(scan) and scan.keys[row] == key:
+                unchanged = int(scan.sizes[row]) == line["size"] and int(scan.mtimes[row]) == line["mtime_ns"]
+                wanted[row] &= not unchanged
+        return wanted
+
+    def _any_entry(self, images: ImageTable) -> bool:
+        """Whether some entry names one of the images."""
+        return any(np.isin(block.keys, images.keys).any() for block in self.catalog.blocks(self.source.fetch))
+
+    def _write(self, pending: Pending) -> None:
+        """Write the shards of a generation that are not finished yet, then publish it."""
+        if shutil.disk_usage(self.state).free < int(pending.images.sizes.sum()):
+            logger.warning("%s: less space than the images take; it may not be enough", self.train.root)
+        for part in PARTS:
+            (pending.folder / part).mkdir(exist_ok=True)
+        layout, limit = self.settings.format, pending.snapshot["limit"]
+        progress = Progress(min(len(pending.images), limit or len(pending.images)))
+        blocks = self.catalog.blocks(self.source.fetch, progress.read)
+        jobs = plan_shards(blocks, pending.images, layout, self.settings.holdout, limit)
+        decode = self.settings.verify == "decode"
+        writer = ShardWriter(self.settings.images, self.catalog.records, pending.folder, layout, decode)
+        try:
+            for _, fragment in write_shards(writer, jobs, self.settings.workers, progress.tick):
+                progress.add(len(fragment["ids"]), fragment["image_bytes"])
+        finally:
+            progress.close()
+        self.report.bytes += progress.bytes
+        pending.close(self.catalog.summary.entries)
+        self._publish(pending)
+
+    def _publish(self, pending: Pending) -> None:
+        ready = pending.ready
+        assert ready is not None
+        rejected = pending.merge_rejected(self.train.rejected_images())
+        self.train.write_rejected(self.catalog.bad_entries(), rejected)
+        pending.publish(self.train, self.evaluation, self.settings.lasting())
+        self.report.written += sum(ready["samples"].values())
+        self.report.held_out += ready["samples"][EVALUATION]
+        self.report.generations += [
+            f"{data_set.root.name}/{pending.snapshot['targets'][part]}"
+            for part, data_set in ((TRAIN, self.train), (EVALUATION, self.evaluation))
+            if ready["samples"][part]
+        ]
+        self.tried = np.concatenate([self.tried, pending.images.keys])
+        pending.discard()
+
+    def _finish(self, scan: ImageTable) -> None:
+        """Root files in line with the generations, and the counts."""
+        if not self.catalog.complete:  # nothing was wanted of it, but its entries are to be counted
+            for _ in self.catalog.blocks(self.source.fetch):
+                pass
+        summary = self.catalog.summary
+        self.catalog.require_entries()
+        rejected = self.train.rejected_images()
+        self.train.write_rejected(self.catalog.bad_entries(), rejected)
+        self.train.refresh(self.settings.lasting(), summary.entries)
+        if self.evaluation.generations():
+            self.evaluation.refresh(self.settings.lasting(), summary.entries)
+        matched = sum(int(np.isin(block.keys, scan.keys).sum()) for block in self.catalog.blocks(self.source.fetch))
+        if not matched and not self.report.before:
+            raise UserError(
+                f"no entry of {self.settings.json} has its image in {self.settings.images}: entries name images "
+                f"like {summary.example}, the folder has files like {scan.path(0)}"
+            )
+        left_out = Counter(summary.reasons)
+        left_out.update(line["reason"] for line in rejected.values())
+        left_out[NO_IMAGE] = summary.good - matched
+        written = self.report.before + self.report.written
+        if self.settings.num_samples is not None and written >= self.settings.num_samples:
+            left_out["beyond convert.num_samples"] = max(0, matched - written - len(rejected))
+        self.report.entries, self.report.left_out, self.report.broken = summary.entries, left_out, summary.broken

@@ -1,0 +1,168 @@
+"""The MDS binary layout, as streaming's MDSWriter writes it, without importing streaming (torch, 600 MB).
+
+A shard is: number of samples, uint32; the offset of each sample and of the end, uint32 each; the
+configuration as JSON; the samples. A sample is: the size of each column without a fixed size,
+uint32 each; the columns in the order of their names. ``tests/convert`` compares the bytes with
+MDSWriter's. Layout: streaming/base/format/mds/writer.py of mosaicml-streaming 0.13.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HASH = "xxh128"
+INDEX = "index.json"
+LARGEST_SHARD = 2**32 - 1
+BYTES_PER_OFFSET = 4
+FIXED = {"int32": 4}
+COLUMNS = {
+    "id": "str",
+    "image": "bytes",
+    "width": "int32",
+    "height": "int32",
+    "conversations": "json",
+    "bbox": "json",
+}
+
+
+def compressor(name: str) -> Callable[[bytes], bytes]:
+    """The function behind streaming's name for a compression, such as ``zstd:3``.
+
+    Raises:
+        ValueError: unknown name, or a level that the algorithm does not have.
+    """
+    algorithm, colon, digits = name.partition(":")
+    level = int(digits) if colon else None
+    levels = {"br": range(12), "bz2": range(1, 10), "gz": range(10), "snappy": (), "zstd": range(1, 23)}
+    if algorithm not in levels or (level is not None and level not in levels[algorithm]):
+        raise ValueError(f"unknown compression {name}")
+    if algorithm == "br":
+        import brotli
+
+        return lambda data: brotli.compress(data, quality=11 if level is None else level)
+    if algorithm == "zstd":
+        import zstd
+
+        return lambda data: zstd.compress(data, 3 if level is None else level)
+    if algorithm == "snappy":
+        import snappy
+
+        return lambda data: snappy.compress(data)
+    if algorithm == "bz2":
+        return lambda data: bz2.compress(data, 9 if level is None else level)
+    return lambda data: gzip.compress(data, 9 if level is None else level, mtime=0)  # no clock in the bytes
+
+
+@dataclass(frozen=True)
+class ShardFormat:
+    """How every shard of a generation is laid out.
+
+    Args:
+        size_limit: bytes a shard may have before compression.
+        compression: streaming's name, or None.
+        keep_masks: whether there is a column ``masks``.
+    """
+
+    size_limit: int
+    compression: str | None = None
+    keep_masks: bool = False
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Column name to MDS encoding."""
+        return {**COLUMNS, "masks": "json"} if self.keep_masks else COLUMNS
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What MDSWriter stores of its settings, in each shard and in the index."""
+        names = sorted(self.columns)
+        encodings = [self.columns[name] for name in names]
+        return {
+            "version": 2,
+            "format": "mds",
+            "compression": self.compression,
+            "hashes": [HASH],
+            "size_limit": self.size_limit,
+            "column_names": names,
+            "column_encodings": encodings,
+            "column_sizes": [FIXED.get(encoding) for encoding in encodings],
+        }
+
+    @property
+    def config_bytes(self) -> bytes:
+        return json.dumps(self.config, sort_keys=True).encode("utf-8")
+
+    @property
+    def empty_size(self) -> int:
+        """Bytes of a shard without samples, as MDSWriter counts them against the limit."""
+        return 8 + len(self.config_bytes)
+
+    def sample_size(self, record_length: Any, image_size: Any) -> Any:
+        """Bytes of a sample from the length of its record in the catalog and of its image; works on arrays."""
+        texts = 4 if self.keep_masks else 3
+        return 4 * (texts + 1) + 2 * FIXED["int32"] + image_size + record_length - texts
+
+    def sample_parts(self, record: bytes, image: bytes, width: int, height: int) -> list[bytes]:
+        """The pieces that, joined, are the sample.
+
+        Args:
+            record: line of the catalog: id, conversations, bbox and perhaps masks, between tabs.
+            image: the file's bytes.
+        """
+        values = dict(zip(("id", "conversations", "bbox", "masks"), record.rstrip(b"\n").split(b"\t"), strict=False))
+        values |= {"image": image, "width": struct.pack("<i", width), "height": struct.pack("<i", height)}
+        body = [values[name] for name in sorted(self.columns)]
+        sizes = [len(values[name]) for name in sorted(self.columns) if self.columns[name] not in FIXED]
+        return [struct.pack(f"<{len(sizes)}I", *sizes), *body]
+
+    def header(self, sizes: Sequence[int]) -> bytes:
+        """What precedes the samples in a shard, given the samples' sizes in bytes."""
+        config = self.config_bytes
+        start = BYTES_PER_OFFSET * (len(sizes) + 2) + len(config)
+        offsets = start + np.concatenate([[0], np.cumsum(np.array(sizes, np.int64))])
+        return struct.pack("<I", len(sizes)) + offsets.astype("<u4").tobytes() + config
+
+    def index_entry(self, samples: int, raw: dict[str, Any], compressed: dict[str, Any] | None) -> dict[str, Any]:
+        """The shard's entry in index.json; ``raw`` and ``compressed`` are file infos."""
+        return {"samples": samples, "raw_data": raw, "zip_data": compressed, **self.config}
+
+
+def file_info(basename: str, size: int, digest: str) -> dict[str, Any]:
+    """A file as index.json describes it."""
+    return {"basename": basename, "bytes": size, "hashes": {HASH: digest}}
+
+
+def index_bytes(shards: Sequence[dict[str, Any]]) -> bytes:
+    """index.json over shard entries, as MDSWriter writes it."""
+    return json.dumps({"version": 2, "shards": list(shards)}, sort_keys=True).encode("utf-8")
+
+
+def read_ids(shard: Path) -> list[str]:
+    """Ids of an uncompressed shard, in order, without reading the images.
+
+    Raises:
+        ValueError: the file is not such a shard.
+    """
+    with open(shard, "rb") as file:
+        count = struct.unpack("<I", file.read(4))[0]
+        offsets = np.frombuffer(file.read(BYTES_PER_OFFSET * (count + 1)), "<u4")
+        config = json.loads(file.read(int(offsets[0]) - file.tell()))
+        names = list(zip(config["column_names"], config["column_sizes"], strict=True))
+        variable = [name for name, size in names if size is None]
+        ids = []
+        for offset in offsets[:-1]:
+            file.seek(int(offset))
+            sizes = dict(zip(variable, struct.unpack(f"<{len(variable)}I", file.read(4 * len(variable))), strict=True))
+            before = sum(size or sizes[name] for name, size in names[: config["column_names"].index("id")])
+            file.seek(before, 1)
+            ids.append(file.read(sizes["id"]).decode("utf-8"))
+    return ids

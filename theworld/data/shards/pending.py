@@ -1,0 +1,129 @@
+"""A generation that is being written: begun, gone on with after a kill, published."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from theworld.data.entries.check import id_key
+from theworld.data.entries.files import atomic_write, read_json, remove_temporaries, sync_folder
+from theworld.data.entries.images import ImageTable
+from theworld.data.shards.dataset import IDS, DataSet
+from theworld.data.shards.mds import INDEX, index_bytes
+from theworld.data.shards.plan import EVALUATION, PARTS, TRAIN
+
+SNAPSHOT = "snapshot.json"
+IMAGES = "images.npz"
+READY = "ready.json"
+
+
+class Pending:
+    """The working folder of one generation: the snapshot it follows from, its shards, their fragments.
+
+    Attributes:
+        folder: where it is.
+        snapshot: ``planning`` settings, ``source`` of the JSON, ``targets`` part to generation name, ``limit``.
+        images: the images to convert, as they were when it was begun.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.snapshot: dict[str, Any] = json.loads((folder / SNAPSHOT).read_bytes())
+        self.images = ImageTable.load(folder / IMAGES)
+
+    @classmethod
+    def begin(cls, state: Path, snapshot: dict[str, Any], images: ImageTable) -> Pending:
+        """A new one. Its name holds a hash of the snapshot, so that different plans never share a folder."""
+        new = state / f"new-{os.getpid()}"
+        for part in (*PARTS, "fragments"):
+            (new / part).mkdir(parents=True)
+        images.save(new / IMAGES)
+        content = json.dumps(snapshot, sort_keys=True).encode()
+        with atomic_write(new / SNAPSHOT) as file:
+            file.write(content)
+        digest = hashlib.sha256(content)
+        digest.update((new / IMAGES).read_bytes())
+        folder = state / f"pending-{digest.hexdigest()[:16]}"
+        os.replace(new, folder)
+        sync_folder(state)
+        return cls(folder)
+
+    @classmethod
+    def find(cls, state: Path) -> Pending | None:
+        """The one that an earlier run left, if any. What a kill left beside it is removed."""
+        for path in [*state.glob("new-*"), *state.glob("done-*")]:
+            shutil.rmtree(path)
+        folders = sorted(state.glob("pending-*"))
+        if not folders:
+            return None
+        for part in (*PARTS, "fragments"):
+            if (folders[0] / part).is_dir():
+                remove_temporaries(folders[0] / part)
+        return cls(folders[0])
+
+    @property
+    def ready(self) -> dict[str, Any] | None:
+        """What :meth:`close` stored: every shard is finished."""
+        return read_json(self.folder / READY)
+
+    def discard(self) -> None:
+        """Drop it with its shards; renamed first, so that a kill does not leave a half of it to be found."""
+        done = self.folder.with_name(f"done-{self.folder.name}")
+        os.replace(self.folder, done)
+        shutil.rmtree(done)
+
+    def fragments(self, part: str) -> list[dict[str, Any]]:
+        """Of the finished shards of a part, in order."""
+        paths = {int(path.stem.rpartition("-")[2]): path for path in (self.folder / "fragments").glob(f"{part}-*.json")}
+        return [json.loads(paths[number].read_bytes()) for number in sorted(paths)]
+
+    def close(self, json_entries: int) -> None:
+        """Once every shard is finished: each part's index and ids, and the rejected images."""
+        rejected = []
+        samples = {}
+        for part in PARTS:
+            fragments = self.fragments(part)
+            shards = [fragment["shard"] for fragment in fragments if fragment["shard"]]
+            rejected += [line for fragment in fragments for line in fragment["rejected"]]
+            samples[part] = sum(shard["samples"] for shard in shards)
+            with atomic_write(self.folder / part / IDS) as file:
+                for fragment in fragments:
+                    file.write("".join(f"{entry_id}\n" for entry_id in fragment["ids"]).encode("utf-8"))
+            with atomic_write(self.folder / part / INDEX) as file:
+                file.write(index_bytes(shards))
+        ready = {"samples": samples, "rejected": rejected, "json_entries": json_entries}
+        with atomic_write(self.folder / READY) as file:
+            file.write(json.dumps(ready).encode())
+
+    def publish(self, train: DataSet, evaluation: DataSet, lasting: dict[str, Any]) -> None:
+        """Move the finished parts to their data sets. Safe to repeat after a kill at any step."""
+        ready = self.ready
+        assert ready is not None
+        for part, data_set in ((EVALUATION, evaluation), (TRAIN, train)):
+            source = self.folder / part
+            if not ready["samples"][part] or not source.is_dir():
+                continue
+            data_set.root.mkdir(parents=True, exist_ok=True)
+            os.replace(source, data_set.root / self.snapshot["targets"][part])
+            sync_folder(data_set.root)
+        for part, data_set in ((EVALUATION, evaluation), (TRAIN, train)):
+            if part == TRAIN or data_set.generations():
+                data_set.refresh(lasting, ready["json_entries"])
+
+    def merge_rejected(self, known: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Rejected images known before, with what this generation found put over it."""
+        ready = self.ready
+        assert ready is not None
+        kept = {entry_id: line for entry_id, line in known.items() if not self._tried(entry_id)}
+        return kept | {line["id"]: line for line in ready["rejected"]}
+
+    def _tried(self, entry_id: str) -> bool:
+        key = np.uint64(id_key(entry_id))
+        row = int(np.searchsorted(self.images.keys, key))
+        return row < len(self.images) and bool(self.images.keys[row] == key)

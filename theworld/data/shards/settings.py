@@ -1,0 +1,112 @@
+"""The ``convert`` section, checked: values that make no sense are one line that names the key."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from theworld.config.schema import MISSING, ConvertConfig
+from theworld.data.shards.mds import LARGEST_SHARD, ShardFormat, compressor
+from theworld.errors import UserError
+
+UNITS = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
+SMALLEST_SHARD = 1 << 12
+VERIFY = ("header", "decode")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A checked ``convert`` section.
+
+    Attributes:
+        json: path or hf:// URL of the conversations.
+        images: the image folder.
+        out: folder or URL of the data set.
+        workers: processes that write shards.
+        others: as in :class:`~theworld.config.schema.ConvertConfig`.
+    """
+
+    json: str
+    json_cache: str | None
+    images: Path
+    out: str
+    num_samples: int | None
+    workers: int
+    format: ShardFormat
+    verify: str
+    holdout: float
+
+    @property
+    def evaluation_out(self) -> str:
+        """Where the held-out share goes."""
+        return self.out.rstrip("/") + "-eval"
+
+    def lasting(self) -> dict[str, Any]:
+        """What must stay the same from one generation of a data set to the next."""
+        return {"keep_masks": self.format.keep_masks, "holdout": self.holdout}
+
+    def planning(self) -> dict[str, Any]:
+        """What the shards of one generation follow from, beside the JSON and the images."""
+        return {
+            **self.lasting(),
+            "num_samples": self.num_samples,
+            "size_limit": self.format.size_limit,
+            "compression": self.format.compression,
+            "verify": self.verify,
+            "images": str(self.images.absolute()),
+        }
+
+
+def check_settings(config: ConvertConfig) -> Settings:
+    """Every value of the section checked.
+
+    Raises:
+        UserError: a value is missing or impossible; the line names the key.
+    """
+    for key in ("json", "images", "out"):
+        if getattr(config, key) in (MISSING, "", None):
+            raise UserError(f"convert.{key} is not set; set it in the YAML or as convert.{key}=PATH")
+    if not Path(config.images).is_dir():
+        raise UserError(f"convert.images: {config.images}: no such folder")
+    if "://" not in config.json and not Path(config.json).is_file():
+        raise UserError(f"convert.json: {config.json}: no such file")
+    if config.verify not in VERIFY:
+        raise UserError(f"convert.verify: {config.verify}: expected one of {', '.join(VERIFY)}")
+    if not 0 <= config.holdout < 1:
+        raise UserError(f"convert.holdout: {config.holdout}: expected a share from 0 up to, not including, 1")
+    for key in ("workers", "num_samples"):
+        value = getattr(config, key)
+        if value is not None and value < 1:
+            raise UserError(f"convert.{key}: {value}: expected 1 or more, or null")
+    compression = config.compression or None
+    if compression:
+        try:
+            compressor(compression)
+        except ValueError as error:
+            hint = "expected br, bz2, gz, snappy or zstd, or one with a level like zstd:3"
+            raise UserError(f"convert.compression: {compression}: {hint}") from error
+    return Settings(
+        json=config.json,
+        json_cache=config.json_cache,
+        images=Path(config.images),
+        out=config.out,
+        num_samples=config.num_samples,
+        workers=config.workers or len(os.sched_getaffinity(0)),
+        format=ShardFormat(parse_size(config.size_limit), compression, config.keep_masks),
+        verify=config.verify,
+        holdout=config.holdout,
+    )
+
+
+def parse_size(value: int | str) -> int:
+    """Bytes of 67108864, "64mb" or "0.5gb"; the units are powers of 1024, as in streaming."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(value).lower())
+    if not match or match[2] not in UNITS:
+        raise UserError(f"convert.size_limit: {value}: expected bytes, or a size like 64mb")
+    size = int(float(match[1]) * UNITS[match[2]])
+    if not SMALLEST_SHARD <= size <= LARGEST_SHARD:
+        raise UserError(f"convert.size_limit: {value}: expected at least 4kb and less than 4gb, MDS's limit")
+    return size

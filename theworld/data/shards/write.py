@@ -1,0 +1,194 @@
+"""One shard, from the catalog's records and the image files to a finished file: what a worker process does."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import xxhash
+
+from theworld.data.entries.check import image_id
+from theworld.data.entries.files import atomic_write, read_json, sync_file, sync_folder, temporary_name
+from theworld.data.entries.headers import BadImage, check_image
+from theworld.data.entries.images import image_suffix, printable
+from theworld.data.shards.mds import ShardFormat, compressor, file_info
+from theworld.data.shards.plan import ShardJob
+
+RETRY_ALWAYS = -1  # a size that no file has: such a rejection never counts as unchanged
+
+
+@dataclass(frozen=True)
+class ShardWriter:
+    """Writes shards of one generation.
+
+    Args:
+        images: the image folder.
+        records: the catalog's records.
+        folder: the generation's working folder: ``folder/PART/shard.NNNNN.mds``, ``folder/fragments``.
+        layout: the shards' format.
+        decode: decode every image in full before it is written.
+    """
+
+    images: Path
+    records: Path
+    folder: Path
+    layout: ShardFormat
+    decode: bool
+
+    def fragment_path(self, job: ShardJob) -> Path:
+        return self.folder / "fragments" / f"{job.name}.json"
+
+    def finished(self, job: ShardJob) -> dict[str, Any] | None:
+        """The fragment of a job that was finished before, if its file is there in full."""
+        fragment = read_json(self.fragment_path(job))
+        if fragment is None or fragment["shard"] is None or fragment.get("uploaded"):
+            return fragment
+        info = fragment["shard"]["zip_data"] or fragment["shard"]["raw_data"]
+        try:
+            size = (self.folder / job.part / info["basename"]).stat().st_size
+        except FileNotFoundError:
+            return None
+        return fragment if size == info["bytes"] else None
+
+    def write(self, job: ShardJob) -> dict[str, Any]:
+        """Write the shard and then its fragment, both by renaming.
+
+        Returns:
+            The fragment: ``shard`` (its entry of index.json, None if no image was good), ``ids``,
+            ``rejected`` (``id reason detail size mtime_ns``) and ``image_bytes``.
+        """
+        path = self.folder / job.part / f"shard.{job.number:05}.mds"
+        temporary = temporary_name(path)
+        rejected: dict[str, dict[str, Any]] = {}
+        try:
+            with open(self.records, "rb") as records, open(temporary, "w+b", buffering=0) as out:
+                samples = [
+                    (read_record(records, *place), image) for place, image in zip(job.records, job.images, strict=True)
+                ]
+                while True:
+                    digest, bad = self._write_samples(out, samples)
+                    if not bad:
+                        break
+                    # Sizes precede the samples in the file, so it starts again without the bad ones.
+                    rejected |= {line["id"]: line for line in bad.values()}
+                    samples = [sample for number, sample in enumerate(samples) if number not in bad]
+                    out.seek(0)
+                    out.truncate()
+                size = out.tell()
+                sync_file(out)
+            shard = self._finish_file(temporary, path, len(samples), size, digest) if samples else None
+        finally:
+            temporary.unlink(missing_ok=True)
+        fragment = {
+            "shard": shard,
+            "ids": [record_id(record) for record, _ in samples],
+            "rejected": list(rejected.values()),
+            "image_bytes": sum(size for _, (_, size, _) in samples),
+        }
+        with atomic_write(self.fragment_path(job)) as file:
+            file.write(json.dumps(fragment).encode())
+        return fragment
+
+    def _write_samples(
+        self, out: BinaryIO, samples: list[tuple[bytes, tuple[str, int, int]]]
+    ) -> tuple[str, dict[int, dict[str, Any]]]:
+        """The shard's bytes and their hash; after a first bad image only checks the rest.
+
+        Returns:
+            The hash, and the rejected samples by their place.
+        """
+        sizes = [self.layout.sample_size(len(record), image[1]) for record, image in samples]
+        digest = xxhash.xxh128()
+        write_all(out, [self.layout.header(sizes)], digest)
+        bad: dict[int, dict[str, Any]] = {}
+        for number, (record, image) in enumerate(samples):
+            try:
+                data, width, height = self._read_image(record_id(record), *image)
+            except BadImage as error:
+                changed = error.reason in (CHANGED, GONE, UNREADABLE)
+                bad[number] = {
+                    "id": record_id(record),
+                    "reason": error.reason,
+                    "detail": error.detail or image[0],
+                    "size": RETRY_ALWAYS if changed else image[1],
+                    "mtime_ns": image[2],
+                }
+                continue
+            if not bad:
+                write_all(out, self.layout.sample_parts(record, data, width, height), digest)
+        return digest.hexdigest(), bad
+
+    def _read_image(self, entry_id: str, path: str, size: int, mtime_ns: int) -> tuple[bytes, int, int]:
+        """The image file's bytes, width and height, if it is good and still the one that was scanned."""
+        try:
+            descriptor = os.open(self.images / path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise BadImage(GONE, path) from error
+        except OSError as error:
+            raise BadImage(UNREADABLE, f"{path}: {error.strerror}") from error
+        try:
+            status = os.fstat(descriptor)
+            data = read_all(descriptor, size)
+        except OSError as error:
+            raise BadImage(UNREADABLE, f"{path}: {error.strerror}") from error
+        finally:
+            os.close(descriptor)
+        if (status.st_size, status.st_mtime_ns) != (size, mtime_ns) or len(data) != size:
+            raise BadImage(CHANGED, path)
+        if image_id(printable(os.path.basename(path))) != entry_id:
+            raise BadImage("image belongs to another id with the same hash", path)
+        width, height = check_image(data, image_suffix(path), self.decode)
+        return data, width, height
+
+    def _finish_file(self, temporary: Path, path: Path, samples: int, size: int, digest: str) -> dict[str, Any]:
+        """Compress if asked, rename into place; gives the entry of index.json."""
+        raw = file_info(path.name, size, digest)
+        if self.layout.compression is None:
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+            return self.layout.index_entry(samples, raw, None)
+        data = compressor(self.layout.compression)(temporary.read_bytes())
+        path = path.with_name(f"{path.name}.{self.layout.compression.partition(':')[0]}")
+        with atomic_write(path) as file:
+            file.write(data)
+        return self.layout.index_entry(samples, raw, file_info(path.name, len(data), xxhash.xxh128(data).hexdigest()))
+
+
+GONE = "image went away while converting"
+CHANGED = "image changed while converting"
+UNREADABLE = "image cannot be read"
+
+
+def read_record(records: BinaryIO, offset: int, length: int) -> bytes:
+    records.seek(offset)
+    return records.read(length)
+
+
+def record_id(record: bytes) -> str:
+    return record[: record.index(b"\t")].decode("utf-8")
+
+
+def read_all(descriptor: int, size: int) -> bytes:
+    """The file, up to one byte more than ``size``; a read may give less than asked for."""
+    data = os.read(descriptor, size + 1)
+    while 0 < len(data) <= size:
+        more = os.read(descriptor, size + 1 - len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def write_all(out: BinaryIO, parts: list[bytes], digest: Any) -> None:
+    """Write every byte of ``parts`` in one call where the system lets it, and add them to the hash."""
+    for part in parts:
+        digest.update(part)
+    total = sum(map(len, parts))
+    written = os.writev(out.fileno(), parts)
+    if written < total:
+        rest = memoryview(b"".join(parts))[written:]
+        while rest:
+            rest = rest[os.write(out.fileno(), rest) :]
