@@ -3,8 +3,9 @@
 A comparison is asked only when the metric sizes and what the picture shows agree and differ clearly; sizes and
 distances are asked only of objects that are seen whole (:class:`~theworld.synthetic.scene.Region`).
 
-- wider, taller: width, height. Bigger: wider and taller, at least not clearly smaller in one, and of larger area.
-- left of, above: the objects' centres, in space and in the picture. In front of: nearer to the camera.
+- wider, taller: width, height. Bigger: both wider and taller.
+- left of, above: the objects' centres, in space and in the picture.
+- in front of, closer: along the camera's view, and as the crow flies.
 - Distances are between centres; the horizontal one is along the ground (X and Z), the vertical one along Y.
 """
 
@@ -56,7 +57,7 @@ def _box_size(region: Region) -> tuple[int, int]:
 
 
 def _sign(metric: tuple[float, float], seen: tuple[float, float], ratio: float) -> int:
-    """Sign of a comparison in which metres and pixels agree, each at least by ``ratio``; else 0."""
+    """Sign of a comparison in which two measures agree, each at least by ``ratio``; else 0."""
     if metric[0] > ratio * metric[1] and seen[0] > ratio * seen[1]:
         return 1
     if metric[1] > ratio * metric[0] and seen[1] > ratio * seen[0]:
@@ -95,9 +96,15 @@ def _above(a: Region, b: Region, scene: Scene) -> int:
     return _shift(a.thing.centre[1] - b.thing.centre[1], seen, CENTRE_SHIFT * scene.height)
 
 
-def _nearer(a: Region, b: Region, _: Scene) -> int:
-    near, far = a.thing.depth, b.thing.depth
-    return 1 if far > DEPTH_RATIO * near else -1 if near > DEPTH_RATIO * far else 0
+def _nearer(a: Region, b: Region, scene: Scene) -> int:
+    depths, ranges = (a.thing.depth, b.thing.depth), (_range(a, scene), _range(b, scene))
+    return -_sign(depths, ranges, DEPTH_RATIO)
+
+
+def _range(region: Region, scene: Scene) -> float:
+    """Distance of an object's centre from the camera, metres."""
+    x, y, z = region.thing.centre
+    return math.hypot(x, y - scene.camera.height, z)
 
 
 RELATIONS = (
@@ -262,8 +269,7 @@ class Talk:
         """How far is one object from the camera? One mention."""
         if not a.whole:
             return None
-        x, y, z = a.thing.centre
-        length = self.measure(math.hypot(x, y - self.scene.camera.height, z))
+        length = self.measure(_range(a, self.scene))
         return Turn(f"How far is {MENTION} from the camera?", f"Region [0] is {length} from the camera.", (a,))
 
     def picture(self) -> Turn:

@@ -63,8 +63,8 @@ class Sample:
     def jpeg(self) -> bytes:
         """The picture: a baseline JPEG, of 300 kB on average at 1024 pixels."""
         rng = random.Random(f"{self.seed}/{self.index}/paint")
-        grain = min(max(rng.lognormvariate(2.6, 0.45), 4.0), 34.0)
-        quality = rng.randint(86, 93)
+        grain = min(max(rng.lognormvariate(2.55, 0.7), 1.5), 36.0)
+        quality = round(rng.triangular(78, 98, 94))
         with_profile = rng.random() < _PROFILE_SHARE
         return encode(paint(self.scene, rng, grain), self.scene.gray, quality, with_profile)
 

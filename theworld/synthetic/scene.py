@@ -37,6 +37,8 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (235, 235, 230),
     "black": (35, 35, 38),
 }
+_GRAY_COLOURS = ("white", "black", "brown", "yellow")
+"""Those that stand out from the ground in a grayscale picture."""
 KINDS = ("table", "room", "field")
 _CAMERA_HEIGHT = {"table": (0.28, 0.45), "room": (1.3, 1.8), "field": (2.2, 4.0)}
 _LANDSCAPE = (0.666, 0.667, 0.668, 0.664, 0.662, 0.75, 0.75, 0.5625)
@@ -165,32 +167,35 @@ def _picture_size(rng: random.Random, size: int) -> tuple[int, int]:
 
 def _place(rng: random.Random, camera: Camera, picture: tuple[int, int], kind: str, gray: bool) -> list[Thing]:
     """Place up to some dozen things, with unlike names, that cover each other a little at most."""
-    wanted = rng.randint(9, 14)
+    wanted = rng.randint(8, 13)
+    palette = _GRAY_COLOURS if gray else tuple(COLOURS)
     things: list[Thing] = []
     names: set[str] = set()
     cut_by_border = 0
-    for _ in range(wanted * 12):
-        thing = _draw_thing(rng, camera, picture, kind, max(picture))
-        if thing is None:
+    for _ in range(wanted * 20):
+        colour, category = rng.choice(palette), rng.choice(CATEGORIES)
+        name = category.names[0] if gray else f"{colour} {category.names[0]}"
+        spot = _spot(rng, category, camera, picture)
+        if spot is None or name in names:
             continue
-        name = thing.category if gray else f"{thing.colour} {thing.category}"
-        inside = _area(_inside(thing.box, picture)) / _area(thing.box)
-        if name in names or inside < 0.6 or (inside < 1 and cut_by_border >= 3):
+        box, depth = spot
+        inside = _area(_inside(box, picture)) / _area(box)
+        if inside < 0.6 or (inside < 1 and cut_by_border >= 3):
             continue
-        if any(_covers_too_much(thing.box, other.box) for other in things):
+        if any(_covers_too_much(box, other.box) for other in things):
             continue
         cut_by_border += inside < 1
         names.add(name)
-        things.append(thing)
+        drawn = silhouette(category, box[2] - box[0], box[3] - box[1], max(picture) / 1024, rng)
+        things.append(_measured(category, colour, kind, drawn, (box[0], box[3]), depth, camera))
         if len(things) == wanted:
             break
     return things
 
 
-def _draw_thing(rng: random.Random, camera: Camera, picture: tuple[int, int], kind: str, size: int) -> Thing | None:
-    """One thing at a random place; None when it would be too small or too large to be seen well."""
+def _spot(rng: random.Random, category: Category, camera: Camera, picture: tuple[int, int]) -> tuple[Box, float] | None:
+    """A random place for a thing, as its box and depth; None when it would be seen too small or too large."""
     picture_width, picture_height = picture
-    category = rng.choice(CATEGORIES)
     below = picture_height - camera.horizon
     if category.hanging:
         depth = camera.focal * camera.height / below * math.exp(rng.uniform(0.3, 1.4))
@@ -198,15 +203,13 @@ def _draw_thing(rng: random.Random, camera: Camera, picture: tuple[int, int], ki
     else:
         bottom = round(camera.horizon + below * math.exp(-rng.uniform(-0.06, 1.45)))
         depth = camera.focal * camera.height / (bottom - camera.horizon)
-    scale = camera.focal / depth
-    height = round(rng.uniform(*category.height) * camera.height * scale)
+    height = round(rng.uniform(*category.height) * camera.height * camera.focal / depth)
     width = round(height * rng.uniform(*category.aspect))
-    smallest = max(6, size // 22)
-    if not (smallest <= width <= 0.5 * picture_width and smallest <= height <= 0.55 * picture_height):
+    smallest = max(6, max(picture) // 16)
+    if not (smallest <= width <= 0.6 * picture_width and smallest <= height <= 0.6 * picture_height):
         return None
-    drawn = silhouette(category, width, height, category.ragged * size / 1024, rng)
     left = round(rng.uniform(-0.05, 1.05) * picture_width - width / 2)
-    return _measured(category, rng.choice(list(COLOURS)), kind, drawn, (left, bottom), depth, camera)
+    return (left, bottom - height, left + width, bottom), depth
 
 
 def _measured(

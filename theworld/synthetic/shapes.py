@@ -13,7 +13,10 @@ from PIL import Image, ImageDraw
 Polygon = list[tuple[float, float]]
 """Corners ``(x, y)`` in the unit square, y downwards."""
 
-OUTLINE_STEP = 3.0
+GAP = 3
+"""Pixels at 1024 of a gap between leaves."""
+
+OUTLINE_STEP = 2.0
 """Pixels between two corners of a drawn outline: what gives masks the ragged edge of real ones."""
 
 
@@ -87,6 +90,13 @@ def _bottle(rng: random.Random) -> list[Polygon]:
     return [[(0.5 + x, y) for x, y in right] + [(0.5 - x, y) for x, y in reversed(right)]]
 
 
+def _rack(rng: random.Random) -> list[Polygon]:
+    boards, thick = rng.randint(3, 5), rng.uniform(0.06, 0.1)
+    tops = [k * (1 - thick) / (boards - 1) for k in range(boards)]
+    posts = [_rectangle(0, 0, 0.08, 1), _rectangle(0.92, 0, 1, 1)]
+    return posts + [_rectangle(0, top, 1, top + thick) for top in tops]
+
+
 def _mug(_: random.Random) -> list[Polygon]:
     handle = [*_ellipse(0.78, 0.45, 0.22, 0.28), (1.0, 0.45)]
     hole = list(reversed(_ellipse(0.78, 0.45, 0.1, 0.15)))
@@ -125,6 +135,7 @@ class Category:
         surface: how light falls on it: ``flat``, ``round`` (a cylinder) or ``ball``.
         hanging: in the air instead of on the ground.
         ragged: how far the outline strays, in pixels at 1024.
+        gaps: how much of it one sees through, as between leaves: level below which uniform noise leaves a gap.
     """
 
     names: tuple[str, str, str]
@@ -133,37 +144,42 @@ class Category:
     aspect: tuple[float, float]
     surface: str = "flat"
     hanging: bool = False
-    ragged: float = 0.7
+    ragged: float = 1.0
+    gaps: float = 0.0
 
 
 CATEGORIES = (
-    Category(("box", "cabinet", "shed"), _box, (0.3, 0.8), (0.6, 1.7)),
-    Category(("ball", "ball", "boulder"), _ball, (0.2, 0.6), (0.97, 1.03), "ball"),
-    Category(("cone", "cone", "tent"), _cone, (0.35, 0.8), (0.6, 1.3), "round"),
-    Category(("candle", "column", "post"), _box, (0.6, 1.3), (0.15, 0.3), "round"),
-    Category(("vase", "vase", "urn"), _vase, (0.4, 0.8), (0.5, 0.8), "round"),
-    Category(("plant", "plant", "bush"), _bush, (0.3, 0.8), (0.8, 1.5), "ball", ragged=3.0),
-    Category(("bonsai", "potted tree", "tree"), _tree, (0.9, 1.6), (0.5, 0.8), "ball", ragged=3.0),
-    Category(("sign", "sign", "road sign"), _sign, (0.7, 1.3), (0.4, 0.6)),
-    Category(("stool", "bench", "bench"), _bench, (0.3, 0.55), (1.2, 2.2)),
-    Category(("arch", "doorway", "gate"), _arch, (0.6, 1.2), (0.7, 1.3)),
-    Category(("dollhouse", "dollhouse", "house"), _house, (0.5, 1.0), (0.8, 1.4)),
-    Category(("bottle", "barrel", "silo"), _bottle, (0.4, 0.9), (0.28, 0.45), "round"),
-    Category(("mug", "pitcher", "watering can"), _mug, (0.25, 0.5), (0.9, 1.3), "round"),
-    Category(("balloon", "balloon", "balloon"), _balloon, (0.3, 0.7), (0.7, 0.95), "ball", hanging=True),
-    Category(("kite", "kite", "kite"), _kite, (0.3, 0.7), (0.6, 1.0), hanging=True),
-    Category(("star", "star", "star"), _star, (0.25, 0.6), (0.95, 1.05), hanging=True),
-    Category(("lamp", "lamp", "lantern"), _lamp, (0.25, 0.5), (0.8, 1.4), "round", hanging=True),
+    Category(("box", "cabinet", "shed"), _box, (0.4, 1.1), (0.7, 1.8)),
+    Category(("ball", "ball", "boulder"), _ball, (0.3, 0.9), (0.97, 1.03), "ball"),
+    Category(("cone", "cone", "tent"), _cone, (0.45, 1.1), (0.7, 1.5), "round"),
+    Category(("candle", "column", "post"), _box, (0.7, 1.4), (0.18, 0.35), "round"),
+    Category(("vase", "vase", "urn"), _vase, (0.5, 1.1), (0.55, 0.9), "round"),
+    Category(("plant", "plant", "bush"), _bush, (0.5, 1.1), (0.9, 1.8), "ball", ragged=3.0, gaps=0.26),
+    Category(("bonsai", "potted tree", "tree"), _tree, (0.9, 1.6), (0.6, 1.0), "ball", ragged=3.0, gaps=0.26),
+    Category(("sign", "sign", "road sign"), _sign, (0.7, 1.4), (0.45, 0.65)),
+    Category(("stool", "bench", "bench"), _bench, (0.4, 0.75), (1.2, 2.4)),
+    Category(("arch", "doorway", "gate"), _arch, (0.6, 1.3), (0.8, 1.5)),
+    Category(("dollhouse", "dollhouse", "house"), _house, (0.6, 1.2), (0.8, 1.5)),
+    Category(("bottle", "barrel", "silo"), _bottle, (0.5, 1.1), (0.3, 0.5), "round"),
+    Category(("mug", "pitcher", "watering can"), _mug, (0.35, 0.7), (0.9, 1.3), "round"),
+    Category(("basket", "basket", "nest"), _vase, (0.35, 0.8), (1.0, 1.7), "round", ragged=2.0, gaps=0.2),
+    Category(("fern", "fern", "hedge"), _bush, (0.35, 0.7), (1.3, 2.4), "ball", ragged=4.0, gaps=0.26),
+    Category(("rack", "bookcase", "fence"), _rack, (0.5, 1.1), (0.7, 1.6)),
+    Category(("balloon", "balloon", "balloon"), _balloon, (0.4, 1.0), (0.7, 0.95), "ball", hanging=True),
+    Category(("kite", "kite", "kite"), _kite, (0.4, 1.0), (0.6, 1.1), hanging=True),
+    Category(("star", "star", "star"), _star, (0.35, 0.8), (0.95, 1.05), hanging=True),
+    Category(("lamp", "lamp", "lantern"), _lamp, (0.35, 0.8), (0.8, 1.4), "round", hanging=True),
+    Category(("wreath", "wreath", "wreath"), _ball, (0.35, 0.8), (0.9, 1.1), hanging=True, ragged=3.0, gaps=0.26),
 )
 
 
-def silhouette(category: Category, width: int, height: int, ragged: float, rng: random.Random) -> np.ndarray:
+def silhouette(category: Category, width: int, height: int, scale: float, rng: random.Random) -> np.ndarray:
     """Rasterize one object's outline.
 
     Args:
         category: what to draw.
         width, height: wanted extent in pixels; the result is cropped to what was set, at most this.
-        ragged: standard deviation of the outline's stray, pixels.
+        scale: the picture's longest side over 1024.
         rng: chooses the shape's own parameters and the stray.
 
     Returns:
@@ -176,11 +192,17 @@ def silhouette(category: Category, width: int, height: int, ragged: float, rng: 
     canvas = Image.new("L", (width, height), 0)
     draw = ImageDraw.Draw(canvas)
     noise = np.random.default_rng(rng.getrandbits(64))
+    stray = category.ragged * scale
     for polygon in polygons:
         points = _densify((polygon - low) / span * extent)
-        points += noise.uniform(-ragged, ragged, points.shape)
+        points += noise.uniform(-stray, stray, points.shape)
         draw.polygon(np.clip(points, 0, extent).ravel().tolist(), fill=255)
     drawn = np.asarray(canvas) > 0
+    if category.gaps:
+        grain = max(1, round(GAP * scale))
+        cells = noise.random((height // grain + 2, width // grain + 2), dtype=np.float32)
+        field = Image.fromarray(cells).resize((width, height), Image.Resampling.BICUBIC)
+        drawn &= np.asarray(field) > category.gaps
     rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
     return drawn[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 

@@ -11,7 +11,9 @@ import logging
 import math
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -118,7 +120,7 @@ def generate(
     except BrokenProcessPool as error:
         raise UserError(f"{out}: a worker process was killed (out of memory?); run the same command again") from error
     except OSError as error:
-        raise UserError(f"{error.filename or out}: cannot write the sample here: {error.strerror}") from error
+        raise UserError(f"{error.filename or out}: cannot write the sample here: {error.strerror or error}") from error
 
 
 def choose_available(seed: int, samples: int, share: float) -> np.ndarray:
@@ -187,7 +189,8 @@ def _in_order(tasks: Iterator[_Task], workers: int) -> Iterator[_Done]:
         yield from map(_render, tasks)
         return
     # spawn: a fork of a process with threads (torch, a progress bar) can hang.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_live_with_parent) as pool:
         waiting: collections.deque[Future[_Done]] = collections.deque()
         try:
             for task in itertools.chain(tasks, [None] * (workers * TASKS_AHEAD)):
@@ -197,6 +200,19 @@ def _in_order(tasks: Iterator[_Task], workers: int) -> Iterator[_Done]:
                     yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _live_with_parent() -> None:
+    """In a worker: leave Ctrl-C to the parent, and do not outlive it when it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in worker processes only"
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _render(task: _Task) -> _Done:
