@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -130,9 +131,12 @@ def one_at_a_time(repo: str) -> Iterator[None]:
     """Hold a lock of this node's Hub cache for ``repo``; the kernel lets go of it when a process dies."""
     from huggingface_hub import constants
 
-    folder = Path(constants.HF_HUB_CACHE) / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / f"theworld--{repo.replace('/', '--')}.lock", "w") as file:
+    folder = Path(constants.HF_HUB_CACHE)
+    if folder.is_dir() and not os.access(folder, os.W_OK):
+        yield  # a cache that is shared and read-only: nothing can be fetched into it twice
+        return
+    (folder / ".locks").mkdir(parents=True, exist_ok=True)
+    with open(folder / ".locks" / f"theworld--{repo.replace('/', '--')}.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

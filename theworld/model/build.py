@@ -53,7 +53,7 @@ def _processor(cfg: ModelConfig, gemma: Base) -> TheWorldProcessor:
     )
 
 
-def load_config(cfg: ModelConfig, gemma: Base, vae: Base | None) -> TheWorldConfig:
+def build_config(cfg: ModelConfig, gemma: Base, vae: Base | None) -> TheWorldConfig:
     """The model's configuration from Gemma's, the VAE's and the YAML's.
 
     Raises:
@@ -133,7 +133,7 @@ def load_model(
     check_model_config(cfg)
     gemma = resolve_gemma(cfg.gemma, cfg.gemma_revision)
     vae = resolve_vae(cfg.cosmos, cfg.cosmos_revision, weights=with_world_encoder) if cfg.enable_world else None
-    config = load_config(cfg, gemma, vae)
+    config = build_config(cfg, gemma, vae)
     config.with_world_encoder = False  # Gemma's file has none; it is attached below
     try:
         with _errors_only():  # it warns of the projector's missing weights, which are drawn below
@@ -219,7 +219,7 @@ def apply_freezing(model: TheWorldForConditionalGeneration, freeze: FreezeConfig
         model.model.world_projector.requires_grad_(True)
     if model.model.world_encoder is not None:
         for name, parameter in model.model.world_encoder.named_parameters():
-            # Convolutions over time that a single frame never reaches: with no gradient, DDP would wait for them.
+            # Convolutions over time, which a single frame never reaches: without a gradient, DDP would wait for them.
             if "time_conv" in name:
                 parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):

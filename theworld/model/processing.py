@@ -34,6 +34,7 @@ class TheWorldProcessor(Gemma3Processor):
     image_processor_class = "Gemma3ImageProcessor"
     image_processor: Any
     tokenizer: Any
+    chat_template: Any
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class TheWorldProcessor(Gemma3Processor):
         """Pictures to ``pixel_values`` (B, 3, H, W) and, with ``enable_world``, ``world_pixel_values`` (B, 3, S, S).
 
         Both float32 and resized with Pillow from the same RGB picture, aspect ratio not kept. ``pixel_values`` equal
-        those of ``Gemma3ImageProcessor`` up to float rounding, in a third of its time; no pan-and-scan.
+        those of ``Gemma3ImageProcessor`` up to float rounding, in less of its time; no pan-and-scan.
         ``world_pixel_values`` are in [-1, 1], resized bicubically (Pillow filters over the whole footprint of a
         target pixel, so that fine texture does not alias).
 
@@ -97,10 +98,12 @@ class TheWorldProcessor(Gemma3Processor):
             raise ValueError("preprocess_images: expected at least one image")
         pictures = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
         gemma = self.image_processor
-        size, scale = (gemma.size["width"], gemma.size["height"]), gemma.rescale_factor
-        pixels = torch.stack([_resized(picture, size, gemma.resample) for picture in pictures])
-        mean, std = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in _statistics(gemma))
-        result = {"pixel_values": pixels.to(torch.float32).mul_(scale).sub_(mean).div_(std)}
+        if not (gemma.do_resize and gemma.do_rescale and gemma.do_normalize):
+            raise ValueError("preprocess_images: expected an image processor that resizes, rescales and normalizes")
+        size = (gemma.size["width"], gemma.size["height"])
+        pixels = torch.stack([_resized(picture, size, gemma.resample) for picture in pictures]).to(torch.float32)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (gemma.image_mean, gemma.image_std))
+        result = {"pixel_values": pixels.mul_(gemma.rescale_factor / std).sub_(mean / std)}
         if self.enable_world:
             result["world_pixel_values"] = self.world_pixels(pictures)
         return result
@@ -135,11 +138,6 @@ class TheWorldProcessor(Gemma3Processor):
         """Names of the model's inputs that ``__call__`` makes."""
         names = super().model_input_names
         return [*names, "world_pixel_values"] if self.enable_world else names
-
-
-def _statistics(image_processor: Any) -> tuple[Any, Any]:
-    """Mean and standard deviation per channel, as the image processor applies them after rescaling."""
-    return image_processor.image_mean, image_processor.image_std
 
 
 def _resized(picture: Image.Image, size: tuple[int, int], resample: int) -> Tensor:

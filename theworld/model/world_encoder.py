@@ -28,9 +28,9 @@ class WorldEncoder(nn.Module):
         vae = AutoencoderKLWan.from_config({k: v for k, v in vae_config.items() if not k.startswith("_")})
         assert isinstance(vae, AutoencoderKLWan)
         self.vae = encoder_only(vae)
-        # Not persistent: they are configuration, and a checkpoint holds weights.
-        self.register_buffer("mean", torch.tensor(vae_config["latents_mean"]).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(vae_config["latents_std"]).view(1, -1, 1, 1), persistent=False)
+        # Plain numbers and not buffers: a model that is cast to bfloat16 must not round them.
+        self.mean: list[float] = vae_config["latents_mean"]
+        self.std: list[float] = vae_config["latents_std"]
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, S, S) in [-1, 1] to normalised latents (B, 16, S/8, S/8), float32.
@@ -46,7 +46,9 @@ class WorldEncoder(nn.Module):
         trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
         with torch.set_grad_enabled(trains):
             mode = self.vae.encode(pixels.to(weight.dtype).unsqueeze(2)).latent_dist.mode()
-            return (mode.squeeze(2).float() - self.get_buffer("mean").float()) / self.get_buffer("std").float()
+            latents = mode.squeeze(2).float()
+            mean, std = (latents.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
+            return (latents - mean) / std
 
     def load_vae(self, vae: nn.Module) -> None:
         """Take over encoder and ``quant_conv`` of a loaded ``AutoencoderKLWan``; all weights must fit."""
