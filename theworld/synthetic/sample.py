@@ -6,6 +6,7 @@ import functools
 import hashlib
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -41,7 +42,7 @@ class Sample:
         """The region of each ``<mask>``, through the whole conversation."""
         return [region for turn in self.turns for region in turn.mentions]
 
-    def entry(self) -> dict[str, object]:
+    def entry(self) -> dict[str, Any]:
         """The entry as OpenSpatialDataset has it: ``filename, conversations, rle, bbox``, in this order."""
         conversations = []
         for number, turn in enumerate(self.turns):

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 JSON_NAME = "openspatial.json"
 IMAGES_NAME = "images"
-MIN_SIZE, MAX_SIZE = 64, 4096
+MIN_SIZE, MAX_SIZE = 64, 2048
 SAMPLES_PER_TASK = 8
 TASKS_AHEAD = 4
 """Tasks handed out per worker before their results are taken: what bounds the memory."""
