@@ -17,6 +17,11 @@ def is_rank_zero() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def world_size() -> int:
+    """Processes that train together (``WORLD_SIZE`` is set by the composer launcher)."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def setup_logging() -> None:
     """Plain, dated log lines on stderr from rank 0; only warnings from other ranks."""
     logging.basicConfig(

@@ -104,6 +104,8 @@ class DatasetConfig:
     """Shuffle the samples of a pass."""
     shuffle_seed: int | None = None
     """null: seed."""
+    num_canonical_nodes: int = 8
+    """Parts of the data that are read side by side, so that with up to this many nodes no shard goes to two."""
     cache_limit: int | str | None = None
     """Most bytes of shards kept in local; null: no limit. Never with remote null."""
 
@@ -117,6 +119,9 @@ class LoaderConfig:
     """Worker processes per rank; 0 decodes in the training process."""
     prefetch_factor: int = 2
     """Batches that each worker keeps ready."""
+    expected_samples: int | None = None
+    """Samples that a pass will have when the download is complete: what the learning-rate schedule runs over.
+    null: what is there at the start of the run."""
 
 
 @dataclass

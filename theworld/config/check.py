@@ -1,0 +1,121 @@
+"""Impossible values and pairs, found before anything heavy is imported or loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from theworld.config.schema import Config
+from theworld.errors import UserError
+
+TIME = re.compile(r"\d+(\.\d+)?(ep|ba|sp|tok|sec|dur)")
+PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")
+FSDP_KEYS = ("fsdp", "tp")
+
+
+def check_time(key: str, value: int | str) -> None:
+    """A Composer time string or a number of epochs."""
+    text = str(value)
+    if not (text.isdigit() or TIME.fullmatch(text)):
+        raise UserError(f"{key}: {value!r} is not a time; write for example 1ep (epochs), 500ba (batches) or 20000sp")
+
+
+def check_positive(values: Mapping[str, float | None], smallest: float = 1) -> None:
+    for key, value in values.items():
+        if value is not None and value < smallest:
+            raise UserError(f"{key}: {value} is too small; the least is {smallest}")
+
+
+def check_training(config: Config, ranks: int, has_gpu: bool | None = None) -> None:
+    """What the trainer needs.
+
+    Args:
+        config: the configuration.
+        ranks: processes that train together.
+        has_gpu: whether there is one; None if not known yet.
+
+    Raises:
+        UserError: names the first key that cannot work.
+    """
+    check_positive(
+        {
+            "global_train_batch_size": config.global_train_batch_size,
+            "train_loader.prefetch_factor": config.train_loader.prefetch_factor,
+            "train_loader.dataset.max_seq_len": config.train_loader.dataset.max_seq_len,
+            "train_loader.dataset.num_canonical_nodes": config.train_loader.dataset.num_canonical_nodes,
+            "train_loader.expected_samples": config.train_loader.expected_samples,
+        }
+    )
+    check_positive({"train_loader.num_workers": config.train_loader.num_workers, "seed": config.seed}, smallest=0)
+    check_positive({"save_num_checkpoints_to_keep": config.save_num_checkpoints_to_keep}, smallest=-1)
+    if config.save_num_checkpoints_to_keep == 0:
+        raise UserError("save_num_checkpoints_to_keep: 0 would delete every checkpoint; use 1 or more, or -1 for all")
+    check_time("max_duration", config.max_duration)
+    check_time("save_interval", config.save_interval)
+    check_time("log_interval", config.log_interval)
+    check_batch(config, ranks)
+    check_precision(config, has_gpu)
+    check_data(config)
+    check_saving(config)
+    for key in config.parallelism_config or {}:
+        if key not in FSDP_KEYS:
+            raise UserError(f"parallelism_config.{key}: unknown; Composer reads {' and '.join(FSDP_KEYS)}")
+
+
+def check_batch(config: Config, ranks: int) -> None:
+    """Batch sizes against each other and the ranks."""
+    batch, micro = config.global_train_batch_size, config.device_train_microbatch_size
+    if batch % ranks:
+        raise UserError(
+            f"global_train_batch_size: {batch} does not divide by {ranks} ranks; "
+            f"use {batch // ranks * ranks or ranks} or {(batch // ranks + 1) * ranks}"
+        )
+    if isinstance(micro, str) and micro != "auto":
+        raise UserError(f"device_train_microbatch_size: {micro!r} is neither a number nor auto")
+    if isinstance(micro, int) and micro < 1:
+        raise UserError(f"device_train_microbatch_size: {micro} is too small; the least is 1")
+
+
+def check_precision(config: Config, has_gpu: bool | None) -> None:
+    """Precision and device."""
+    if config.precision not in PRECISIONS:
+        raise UserError(f"precision: {config.precision!r} is not known; known are {', '.join(PRECISIONS)}")
+    if config.device not in (None, "gpu", "cpu"):
+        raise UserError(f"device: {config.device!r} is neither gpu nor cpu")
+    if config.device == "gpu" and has_gpu is False:
+        raise UserError("device: gpu asked for, but torch sees none; check CUDA_VISIBLE_DEVICES and the job's --gres")
+    if config.device == "cpu" or has_gpu is False:
+        if config.precision != "fp32":
+            raise UserError(f"precision: {config.precision} needs a GPU; use precision=fp32 on a CPU")
+        if config.device_train_microbatch_size == "auto":
+            raise UserError("device_train_microbatch_size: auto needs a GPU; give a number on a CPU")
+
+
+def check_data(config: Config) -> None:
+    """Where the data set is read from."""
+    dataset = config.train_loader.dataset
+    if dataset.remote is None and dataset.local is None:
+        raise UserError("train_loader.dataset: set remote (where convert/to_mds.py wrote) or local, or both")
+    origin = dataset.remote or dataset.local or ""
+    if "://" not in origin and not Path(origin).is_dir():
+        key = "remote" if dataset.remote else "local"
+        raise UserError(f"train_loader.dataset.{key}: no folder {origin}; run convert/to_mds.py first")
+    if dataset.remote is None and dataset.cache_limit is not None:
+        raise UserError(
+            "train_loader.dataset.cache_limit: deletes the only copy, since remote is null; set remote or no limit"
+        )
+    if dataset.remote and dataset.local and Path(dataset.remote).absolute() == Path(dataset.local).absolute():
+        raise UserError("train_loader.dataset.local: is the same folder as remote; leave local out, or remote")
+
+
+def check_saving(config: Config) -> None:
+    """Where checkpoints go to and come from."""
+    if config.save_folder is None:
+        raise UserError("save_folder: not set; checkpoints and the ledger need a folder")
+    if Path(config.save_folder).is_file():
+        raise UserError(f"save_folder: {config.save_folder} is a file")
+    if config.load_weights_only and config.load_path is None:
+        raise UserError("load_weights_only: needs load_path, the checkpoint whose weights to take")
+    if config.load_path and "://" not in config.load_path and not Path(config.load_path).exists():
+        raise UserError(f"load_path: no such checkpoint: {config.load_path}")

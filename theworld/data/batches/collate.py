@@ -1,0 +1,69 @@
+"""Encoded samples -> batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from theworld.data.batches.encode import IGNORE, EncodedSample
+
+if TYPE_CHECKING:
+    from theworld.model.processing import TheWorldProcessor
+
+Batch = dict[str, Any]
+"""``input_ids``, ``labels``, ``attention_mask``, ``token_type_ids`` (B, L) int64; ``pixel_values`` (B, 3, H, W) and
+``world_pixel_values`` (B, 3, S, S) float32; and per sample, as lists of length B: ``sample_ids`` (str), ``skipped``
+(why it carries no loss, "" if it does; :data:`FILLER` for samples that only fill the batch up), ``turns_cut`` (int)."""
+
+FILLER = "filler"
+
+
+@dataclass
+class Collator:
+    """Pads to the longest sample on the right."""
+
+    processor: TheWorldProcessor
+
+    def __call__(self, samples: Sequence[EncodedSample]) -> Batch:
+        length = max(len(sample.input_ids) for sample in samples)
+        pad = self.processor.tokenizer.pad_token_id
+        input_ids = torch.full((len(samples), length), pad, dtype=torch.long)
+        labels = torch.full((len(samples), length), IGNORE, dtype=torch.long)
+        attention_mask = torch.zeros((len(samples), length), dtype=torch.long)
+        for row, sample in enumerate(samples):
+            tokens = len(sample.input_ids)
+            input_ids[row, :tokens] = torch.tensor(sample.input_ids)
+            labels[row, :tokens] = torch.tensor(sample.labels)
+            attention_mask[row, :tokens] = 1
+        batch: Batch = {
+            "input_ids": input_ids,
+            "labels": labels,
+            "attention_mask": attention_mask,
+            "token_type_ids": (input_ids == self.processor.image_token_id).long(),
+        }
+        for name in samples[0].pixels:
+            batch[name] = torch.cat([sample.pixels[name] for sample in samples])
+        batch["sample_ids"] = [sample.id for sample in samples]
+        batch["skipped"] = [sample.no_loss or "" for sample in samples]
+        batch["turns_cut"] = [sample.turns_cut for sample in samples]
+        return batch
+
+
+def samples_in_batch(batch: Batch) -> int:
+    """Samples of the data set in the batch: fillers are repeats and do not count."""
+    return sum(reason != FILLER for reason in batch["skipped"])
+
+
+def tokens_in_batch(batch: Batch) -> dict[str, int | float]:
+    """Tokens in all, and tokens that carry loss.
+
+    The second weighs microbatches and ranks against each other. Where there are none it is a number close to zero
+    rather than zero, since Composer divides by its sum, which would be zero if a whole batch carried no loss.
+    """
+    total = int(batch["attention_mask"].sum())
+    # The model predicts the next token, so the first position's label is never used.
+    loss_generating = int((batch["labels"][:, 1:] != IGNORE).sum())
+    return {"total": total, "loss_generating": float(loss_generating) or 1e-6}

@@ -1,0 +1,287 @@
+"""A pass over the data set as Composer sees it: a data loader of batches, each sample once.
+
+:class:`PassDataset` knows which samples are left (:mod:`~theworld.data.batches.order`), reads them through a
+:class:`streaming.StreamingDataset`, and saves and restores its place. :class:`PassLoader` runs the data loader's workers
+over it and, when the known samples are used up, takes up what the converter has added since.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from composer.utils import dist
+from streaming import StreamingDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from theworld.data.batches.cache import SnapshotStream
+from theworld.data.batches.collate import FILLER
+from theworld.data.batches.encode import IGNORE, EncodedSample
+from theworld.data.batches.order import Indices, Shuffle, Stage, pass_order, rank_batch
+from theworld.data.batches.snapshot import Snapshot, read_snapshot
+from theworld.errors import UserError
+
+log = logging.getLogger(__name__)
+
+STATE_VERSION = 1
+BATCHES_AHEAD = 4
+"""Batches whose shards each worker fetches before it needs them."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the data set lies and how this process reads it."""
+
+    remote: str | None
+    local: str
+    split: str | None = None
+    cache_limit: int | str | None = None
+
+    @property
+    def origin(self) -> str:
+        """Where growth shows first."""
+        return self.remote if self.remote is not None else self.local
+
+
+class PassDataset(IterableDataset):
+    """The samples of a pass that are left, for this rank.
+
+    All methods but ``__iter__`` run in the training process and, except :meth:`state_dict`, on all ranks at once.
+
+    Args:
+        source: the data set.
+        shuffle: for the first pass; later ones count its epoch up.
+        global_batch_size: samples of a batch over all ranks; must divide by the ranks.
+        prepare: MDS sample to encoded sample; runs in the workers.
+        follow_growth: take up generations that were added, on resume and when the known samples are used up.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        shuffle: Shuffle,
+        global_batch_size: int,
+        prepare: Callable[[dict[str, Any]], EncodedSample],
+        follow_growth: bool = True,
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.shuffle = shuffle
+        self.global_batch_size = global_batch_size
+        self.prepare = prepare
+        self.follow_growth = follow_growth
+        self.rank = dist.get_global_rank()
+        self.ranks = dist.get_world_size()
+        self.position = 0
+        self.last_batch_may_be_short = False
+        self.stages: list[Stage] = []
+        self._open(self.newest_snapshot())
+        self.start_pass()
+
+    # ---- what is known
+
+    def newest_snapshot(self) -> Snapshot:
+        """The snapshot that all ranks agree on: rank 0 reads it."""
+        found: list[Snapshot | UserError | None] = [None]
+        if self.rank == 0:
+            try:
+                found[0] = read_snapshot(self.source.origin, self.source.split)
+            except UserError as error:
+                found[0] = error
+        dist.broadcast_object_list(found)
+        if isinstance(found[0], UserError):
+            raise found[0]
+        assert isinstance(found[0], Snapshot)
+        if found[0].samples == 0:
+            raise UserError(f"{self.source.origin}: the data set has no samples; run convert/to_mds.py")
+        return found[0]
+
+    def _open(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        stream = SnapshotStream(snapshot, self.source.remote, self.source.local, self.source.split)
+        self.shards = StreamingDataset(
+            streams=[stream], batch_size=self.global_batch_size // self.ranks, cache_limit=self.source.cache_limit
+        )
+
+    def _reorder(self) -> None:
+        self.order: Indices = pass_order(self.stages, self.snapshot.shard_sizes, self.shuffle)
+
+    def start_pass(self) -> None:
+        """Begin a pass over all that is known."""
+        self.position = 0
+        self.stages = [Stage(0, self.snapshot.samples, self.global_batch_size)]
+        self._reorder()
+
+    def finish_pass(self) -> None:
+        """The pass is over; the next one shuffles everything together."""
+        self.shuffle = replace(self.shuffle, epoch=self.shuffle.epoch + 1)
+        self.start_pass()
+
+    def take_up_growth(self) -> bool:
+        """Add what the converter has finished since; True if there was something."""
+        if not self.follow_growth:
+            return False
+        newest = self.newest_snapshot()
+        difference = newest.difference([generation.state_dict() for generation in self.snapshot.generations])
+        if difference is not None:
+            raise UserError(f"{self.source.origin}: {difference}; the run cannot go on with the samples that it knew")
+        if newest.samples == self.snapshot.samples:
+            return False
+        log.info(
+            "taking up %d new samples: %d known now, %d of this pass done",
+            newest.samples - self.snapshot.samples,
+            newest.samples,
+            self.position,
+        )
+        self._open(newest)
+        self.stages.append(Stage(self.position, newest.samples, self.global_batch_size))
+        self._reorder()
+        return True
+
+    @property
+    def left(self) -> int:
+        """Known samples of the pass that are not consumed yet."""
+        return len(self.order) - self.position
+
+    # ---- state
+
+    def state_dict(self, num_samples: int, from_beginning: bool = True) -> dict[str, Any]:
+        """The place in the pass and what it was a place in. Called by Composer at each save.
+
+        Args:
+            num_samples: samples of this pass trained on, over all ranks, fillers not counted.
+            from_beginning: counted from the start of the pass; nothing else is supported.
+        """
+        if not from_beginning:
+            raise ValueError("the place in a pass is counted from its beginning")
+        return {
+            "version": STATE_VERSION,
+            "epoch": self.shuffle.epoch,
+            "position": num_samples,
+            "stages": [stage.state_dict() for stage in self.stages],
+            "shuffle": {"enabled": self.shuffle.enabled, "seed": self.shuffle.seed, "groups": self.shuffle.groups},
+            "generations": [generation.state_dict() for generation in self.snapshot.generations],
+            "fingerprint": self.snapshot.fingerprint,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved place. Called by Composer on all ranks.
+
+        Raises:
+            UserError: the data set is not the one of the checkpoint, or the state is of another version.
+        """
+        if state.get("version") != STATE_VERSION:
+            raise UserError(
+                "the checkpoint's data set state is of another version; start a new pass (load_weights_only)"
+            )
+        difference = self.snapshot.difference(state["generations"])
+        if difference is not None:
+            raise UserError(
+                f"{self.source.origin}: {difference}, so this is not the data set of the checkpoint (fingerprint "
+                f"{state['fingerprint']}); put it back, or start a new pass from the weights: load_path=CHECKPOINT "
+                "load_weights_only=true and another save_folder"
+            )
+        saved = state["shuffle"]
+        self.shuffle = Shuffle(bool(saved["enabled"]), int(saved["seed"]), int(state["epoch"]), int(saved["groups"]))
+        self.stages = [Stage.from_state(stage) for stage in state["stages"]]
+        self.position = int(state["position"])
+        if self.position == 0:
+            self.start_pass()
+            return
+        last = self.stages[-1]
+        grown = self.snapshot.samples - last.samples
+        if grown or last.global_batch_size != self.global_batch_size:
+            self.stages.append(Stage(self.position, self.snapshot.samples, self.global_batch_size))
+        self._reorder()
+        log.info(
+            "the pass goes on after %d of %d samples%s",
+            self.position,
+            len(self.order),
+            f", {grown} of them new since the checkpoint" if grown else "",
+        )
+
+    # ---- in the workers
+
+    def __iter__(self) -> Iterator[EncodedSample]:
+        """This worker's samples: of the rank's batches every ``num_workers``-th, whole batches in a row."""
+        worker = get_worker_info()
+        starts = list(self.batch_starts())[worker.id :: worker.num_workers] if worker else list(self.batch_starts())
+        with ShardLookahead(self.shards) as lookahead:
+            for place, start in enumerate(starts):
+                for ahead in starts[place : place + BATCHES_AHEAD + 1]:
+                    lookahead.request(slot.index for slot in self.slots(ahead))
+                for slot in self.slots(start):
+                    encoded = self.prepare(self.shards[slot.index])
+                    if slot.filler:
+                        encoded = replace(encoded, labels=[IGNORE] * len(encoded.labels), no_loss=FILLER)
+                    yield encoded
+
+    def batch_starts(self) -> range:
+        """Positions at which the global batches begin that are to be read now."""
+        end = len(self.order)
+        if not self.last_batch_may_be_short:
+            end -= self.left % self.global_batch_size
+        return range(self.position, end, self.global_batch_size)
+
+    def slots(self, start: int) -> list[Any]:
+        return rank_batch(self.order, start, self.global_batch_size, self.rank, self.ranks)
+
+
+class ShardLookahead:
+    """Fetches shards in the background shortly before they are needed."""
+
+    def __init__(self, shards: StreamingDataset) -> None:
+        self.shards = shards
+        self.requested: set[int] = set()
+        self.pending: list[Future[None]] = []
+
+    def __enter__(self) -> ShardLookahead:
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix="shards")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.executor.shutdown(wait=False, cancel_futures=True)
+
+    def request(self, indices: Iterator[int]) -> None:
+        """Ask for the shards of these samples; raises what an earlier request ran into."""
+        for shard in {int(self.shards.spanner[index][0]) for index in indices} - self.requested:
+            self.requested.add(shard)
+            self.pending.append(self.executor.submit(self.shards.prepare_shard, shard, False))
+        for future in [future for future in self.pending if future.done()]:
+            self.pending.remove(future)
+            future.result()
+
+
+class PassLoader(DataLoader):
+    """Batches of the rank. One iteration is one pass, growth included.
+
+    It has no length: how many samples a pass will have is not known while images still arrive.
+    """
+
+    dataset: PassDataset
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        dataset = self.dataset
+        while True:
+            dataset.last_batch_may_be_short = False
+            yield from self._known_batches()
+            if dataset.take_up_growth():
+                continue
+            # Only now, with nothing new to fill it, is the short last batch due.
+            dataset.last_batch_may_be_short = True
+            yield from self._known_batches()
+            if not dataset.take_up_growth():
+                break
+        dataset.finish_pass()
+
+    def _known_batches(self) -> Iterator[Any]:
+        dataset = self.dataset
+        starts = dataset.batch_starts()
+        if not len(starts):
+            return
+        for start, batch in zip(starts, super().__iter__(), strict=True):
+            dataset.position = min(start + dataset.global_batch_size, len(dataset.order))
+            yield batch

@@ -1,0 +1,136 @@
+"""What a data set holds at one moment: its generations, their fingerprints, the index of their shards.
+
+The converter only ever appends generations, so a snapshot is named by the fingerprints of its generations in order,
+and an older snapshot is a prefix of a newer one of the same data set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from theworld.errors import UserError
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One immutable part of the data set, as the manifest names it."""
+
+    name: str
+    samples: int
+    shards: int
+    fingerprint: str
+
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The generations known at one moment, and one index entry per shard in the order of the generations."""
+
+    source: str
+    generations: tuple[Generation, ...]
+    shards: tuple[dict[str, Any], ...]
+    json_entries: int | None = None
+    """How many entries the JSON names, arrived or not; None if the converter did not say."""
+
+    @property
+    def samples(self) -> int:
+        return sum(generation.samples for generation in self.generations)
+
+    @property
+    def shard_sizes(self) -> list[int]:
+        """Samples of each shard."""
+        return [int(shard["samples"]) for shard in self.shards]
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the whole snapshot."""
+        text = "\n".join(f"{generation.name} {generation.fingerprint}" for generation in self.generations)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def difference(self, known: Sequence[dict[str, Any]]) -> str | None:
+        """How the first generations differ from those that a checkpoint knew; None if this snapshot continues them."""
+        for place, expected in enumerate(known):
+            if place >= len(self.generations):
+                return f"generation {expected['name']} is missing"
+            actual = self.generations[place]
+            if actual.name != expected["name"]:
+                return f"generation {expected['name']} is missing, {actual.name} stands in its place"
+            if actual.fingerprint != expected["fingerprint"] or actual.samples != expected["samples"]:
+                return f"generation {actual.name} has changed"
+        return None
+
+
+def read_snapshot(source: str, split: str | None = None) -> Snapshot:
+    """Read ``manifest.json`` and ``index.json`` of a data set.
+
+    Args:
+        source: a folder, or a URL that Streaming can download from.
+        split: sub-folder of it.
+
+    Raises:
+        UserError: nothing is there, or it is not an MDS data set.
+    """
+    where = f"{source.rstrip('/')}/{split}" if split else source.rstrip("/")
+    manifest_text = read_file(where, "manifest.json")
+    index_text = read_file(where, "index.json")
+    if index_text is None:
+        raise UserError(
+            f"{where}: no index.json, so no MDS data set; run convert/to_mds.py first or set train_loader.dataset.remote"
+        )
+    try:
+        shards = json.loads(index_text)["shards"]
+        manifest = json.loads(manifest_text) if manifest_text is not None else None
+        return build_snapshot(where, shards, manifest)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{where}: index.json or manifest.json is damaged ({error}); run convert/to_mds.py") from error
+
+
+def build_snapshot(where: str, shards: list[dict[str, Any]], manifest: dict[str, Any] | None) -> Snapshot:
+    """Match the manifest's generations with the index's shards.
+
+    The two files are replaced one after the other, so either may know one generation more; only what both know
+    counts. A data set without a manifest, made by other tools, is one generation.
+    """
+    if manifest is None:
+        content = json.dumps([[shard["raw_data"], shard["samples"]] for shard in shards], sort_keys=True)
+        print_of_index = hashlib.sha256(content.encode()).hexdigest()
+        total = sum(int(shard["samples"]) for shard in shards)
+        return Snapshot(where, (Generation("all", total, len(shards), print_of_index),), tuple(shards))
+    by_generation: dict[str, list[dict[str, Any]]] = {}
+    for shard in shards:
+        by_generation.setdefault(shard["raw_data"]["basename"].partition("/")[0], []).append(shard)
+    generations: list[Generation] = []
+    known_shards: list[dict[str, Any]] = []
+    for entry in manifest["generations"]:
+        members = by_generation.get(entry["name"], [])
+        samples = sum(int(shard["samples"]) for shard in members)
+        if len(members) != entry["shards"] or samples != entry["samples"]:
+            break
+        generations.append(Generation(entry["name"], samples, len(members), entry["fingerprint"]))
+        known_shards += members
+    return Snapshot(where, tuple(generations), tuple(known_shards), manifest.get("json_entries"))
+
+
+def read_file(folder: str, name: str) -> str | None:
+    """The text of a small file in a local folder or behind a URL; None if it is not there."""
+    if "://" not in folder:
+        path = Path(folder) / name
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+    # Imported here: Streaming brings torch, which the converter's processes must not load.
+    from streaming.base.storage.download import CloudDownloader
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / name
+        try:
+            CloudDownloader.get(folder).download(f"{folder}/{name}", str(path), timeout=60)
+        except FileNotFoundError:
+            return None
+        return path.read_text(encoding="utf-8")

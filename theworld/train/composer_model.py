@@ -1,0 +1,57 @@
+"""TheWorld as a Composer model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from composer.models import HuggingFaceModel
+
+from theworld.train.metrics import AnswerAccuracy, AnswerLoss
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
+    from theworld.model.modeling import TheWorldForConditionalGeneration
+    from theworld.model.processing import TheWorldProcessor
+
+
+class ComposerTheWorld(HuggingFaceModel):
+    """Composer's :class:`HuggingFaceModel` around TheWorld.
+
+    Loss and token counts come from the model's own output, so that logits exist for answer positions only; the
+    metrics of evaluation are made from the same counts.
+    """
+
+    def __init__(self, model: TheWorldForConditionalGeneration, processor: TheWorldProcessor) -> None:
+        super().__init__(
+            model,
+            tokenizer=processor.tokenizer,  # pyright: ignore[reportAttributeAccessIssue]
+            metrics=[],
+            eval_metrics=[AnswerLoss(), AnswerAccuracy()],
+            shift_labels=False,
+        )
+        self.processor = processor
+
+    def _check_tokenizer_and_maybe_resize_embeddings(self, allow_embedding_resizing: bool) -> None:
+        """Composer looks for ``config.vocab_size``, which a Gemma 3 configuration keeps in its ``text_config``
+        (AttributeError in 0.32). That the tokenizer fits the embedding is checked where the model is built."""
+
+    def eval_forward(self, batch: Any, outputs: Any | None = None) -> Any:
+        """The model's output with loss, answer tokens and how many of them were predicted correctly."""
+        return outputs if outputs is not None else self.forward(batch)
+
+    def update_metric(self, batch: Any, outputs: Any, metric: Metric) -> dict[str, Any]:
+        """Count one batch of evaluation."""
+        metric.update(outputs)
+        return {}
+
+    def get_metadata(self) -> dict[str, Any]:
+        """What Composer writes beside the weights: model configuration and tokenizer.
+
+        Tokenizing with padding or truncation leaves its settings in the fast tokenizer, and a sharded resume would
+        miss those keys; they are not part of a tokenizer's identity.
+        """
+        backend = self.processor.tokenizer.backend_tokenizer  # pyright: ignore[reportAttributeAccessIssue]
+        backend.no_padding()
+        backend.no_truncation()
+        return super().get_metadata()

@@ -1,0 +1,107 @@
+"""The section ``train_loader`` of the YAML -> a Composer data spec."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from composer.core import DataSpec
+from composer.utils import dist
+
+from theworld.config.schema import LoaderConfig
+from theworld.data.batches.cache import LaunchFolder, default_cache_folder
+from theworld.data.batches.collate import Collator, samples_in_batch, tokens_in_batch
+from theworld.data.batches.encode import EncodedSample, SampleEncoder
+from theworld.data.batches.order import Shuffle
+from theworld.data.batches.passes import PassDataset, PassLoader, Source
+from theworld.data.samples import decode_sample
+
+if TYPE_CHECKING:
+    from theworld.model.processing import TheWorldProcessor
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Preparation:
+    """MDS sample -> decoded sample -> encoded sample; runs in the loader's workers."""
+
+    encoder: SampleEncoder
+    draw_bboxes: bool
+
+    def __call__(self, sample: dict[str, Any]) -> EncodedSample:
+        decoded = decode_sample(sample, self.draw_bboxes)
+        if decoded.no_loss is not None:
+            log.warning("sample %s carries no loss: %s", decoded.id, decoded.no_loss)
+        return self.encoder(decoded)
+
+
+@dataclass
+class TrainData:
+    """The loader with what has to be cleaned up behind it."""
+
+    spec: DataSpec
+    dataset: PassDataset
+    launch: LaunchFolder | None
+
+    def close(self) -> None:
+        """Remove this launch's name from the node's cache; the shards stay for the next one."""
+        if self.launch is not None:
+            self.launch.remove()
+
+
+def build_data(
+    config: LoaderConfig, processor: TheWorldProcessor, global_batch_size: int, seed: int, growing: bool
+) -> TrainData:
+    """Build the loader of one rank.
+
+    Args:
+        config: ``train_loader`` or ``eval_loader``.
+        processor: TheWorld's.
+        global_batch_size: over all ranks.
+        seed: for shuffling, unless the config names its own.
+        growing: whether to take up generations that are added.
+
+    Raises:
+        UserError: there is no data set, or the cache cannot be written.
+    """
+    settings = config.dataset
+    encoder = SampleEncoder(processor, settings.max_seq_len)
+    source, launch = open_cache(config)
+    shuffle = Shuffle(
+        settings.shuffle,
+        seed if settings.shuffle_seed is None else settings.shuffle_seed,
+        epoch=0,
+        groups=settings.num_canonical_nodes,
+    )
+    dataset = PassDataset(source, shuffle, global_batch_size, Preparation(encoder, settings.draw_bboxes), growing)
+    workers = config.num_workers
+    loader = PassLoader(
+        dataset,
+        batch_size=global_batch_size // dist.get_world_size(),
+        collate_fn=Collator(processor),
+        num_workers=workers,
+        prefetch_factor=config.prefetch_factor if workers else None,
+        pin_memory=False,
+    )
+    spec = DataSpec(loader, get_num_samples_in_batch=samples_in_batch, get_num_tokens_in_batch=tokens_in_batch)  # pyright: ignore[reportArgumentType] - Composer sums floats as well
+    return TrainData(spec, dataset, launch)
+
+
+def open_cache(config: LoaderConfig) -> tuple[Source, LaunchFolder | None]:
+    """Where this launch reads shards from. The node's first rank makes the launch's name, the others learn it."""
+    settings = config.dataset
+    if settings.remote is None:
+        assert settings.local is not None
+        return Source(None, settings.local, settings.split), None
+    launch = None
+    if dist.get_local_rank() == 0:
+        cache = Path(settings.local) if settings.local else default_cache_folder(settings.remote)
+        cache.mkdir(parents=True, exist_ok=True)
+        log.info("shards are cached in %s", cache)
+        launch = LaunchFolder(cache)
+    names = dist.all_gather_object((dist.get_node_rank(), str(launch.path) if launch else None))
+    local = next(name for node, name in names if node == dist.get_node_rank() and name is not None)
+    return Source(settings.remote, local, settings.split, settings.cache_limit), launch

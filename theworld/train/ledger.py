@@ -1,0 +1,96 @@
+"""The ledger: which sample was trained on in which batch, written so that anyone can audit it.
+
+One file per rank, ``<save_folder>/ledger/rank<R>.jsonl``, one line an optimizer batch: ``launch`` counts the starts of
+the run, ``batch`` the optimizer batches of the run from 0, ``ids`` are the samples that were trained on, ``skipped``
+names those that carried no loss and why. Lines of a killed launch whose batches a later launch trained again are
+superseded by that launch's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import IO, Any
+
+from composer.core import Callback, State
+from composer.loggers import Logger
+from composer.utils import dist
+
+from theworld.data.batches.collate import FILLER
+
+
+class Ledger(Callback):
+    """Appends this rank's line for each optimizer batch.
+
+    Lines reach the operating system at each batch and the disk before each checkpoint, so that a checkpoint never
+    knows of a batch that the ledger does not.
+    """
+
+    def __init__(self, save_folder: Path, launch: int) -> None:
+        self.path = save_folder / "ledger" / f"rank{dist.get_global_rank()}.jsonl"
+        self.launch = launch
+        self.file: IO[bytes] | None = None
+
+    def fit_start(self, state: State, logger: Logger) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        drop_partial_line(self.path)
+        self.file = self.path.open("ab")
+
+    def batch_end(self, state: State, logger: Logger) -> None:
+        assert self.file is not None
+        line: dict[str, Any] = {"launch": self.launch, "batch": int(state.timestamp.batch) - 1, "ids": []}
+        skipped: dict[str, str] = {}
+        for sample_id, reason in zip(state.batch["sample_ids"], state.batch["skipped"], strict=True):
+            if reason == FILLER:
+                continue
+            if reason:
+                skipped[sample_id] = reason
+            else:
+                line["ids"].append(sample_id)
+        if skipped:
+            line["skipped"] = skipped
+        self.file.write((json.dumps(line) + "\n").encode())
+        self.file.flush()
+
+    def sync(self) -> None:
+        """Force the lines to disk."""
+        if self.file is not None:
+            os.fsync(self.file.fileno())
+
+    def close(self, state: State, logger: Logger) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+
+def drop_partial_line(path: Path) -> None:
+    """Cut off what a kill left of a line that was being written."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        content_end = file.seek(0, os.SEEK_END)
+        position = content_end
+        while position > 0:
+            file.seek(position - 1)
+            if file.read(1) == b"\n":
+                break
+            position -= 1
+        if position != content_end:
+            file.truncate(position)
+
+
+def start_launch(save_folder: Path, facts: dict[str, Any]) -> int:
+    """Record a start of the run in ``launches.jsonl`` and return its number, 1 for the first. Rank 0 writes."""
+    number: list[int] = [0]
+    if dist.get_global_rank() == 0:
+        path = save_folder / "launches.jsonl"
+        save_folder.mkdir(parents=True, exist_ok=True)
+        drop_partial_line(path)
+        number[0] = (sum(1 for _ in path.open("rb")) if path.exists() else 0) + 1
+        with path.open("ab") as file:
+            file.write((json.dumps({"launch": number[0], **facts}) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+    dist.broadcast_object_list(number)
+    return number[0]

@@ -1,0 +1,70 @@
+"""How long a pass is expected to be, for the learning-rate schedule and the progress bar."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from composer.core import Callback, State, Time, TimeUnit
+from composer.loggers import Logger
+
+from theworld.data.batches.passes import PassDataset
+
+log = logging.getLogger(__name__)
+
+
+def expected_samples(dataset: PassDataset, configured: int | None) -> int:
+    """Samples that the schedule reckons with: the configured number, or what the pass began with.
+
+    The beginning counts and not what is there now, so that a resume does not move the schedule.
+    """
+    return configured or dataset.stages[0].samples
+
+
+class PassLength(Callback):
+    """Tells Composer the expected number of batches without letting it cut the pass there.
+
+    Composer takes ``state.dataloader_len`` both as the length that schedules convert epochs with and as the number of
+    batches after which it stops reading. The loader itself has no length, since a pass may grow; so the length is
+    unknown while Composer sets up the iteration, and the expected one at all other times.
+    """
+
+    def __init__(self, dataset: PassDataset, configured: int | None) -> None:
+        self.dataset = dataset
+        self.configured = configured
+
+    @property
+    def batches(self) -> int:
+        """Expected batches of a pass."""
+        return math.ceil(expected_samples(self.dataset, self.configured) / self.dataset.global_batch_size)
+
+    def fit_start(self, state: State, logger: Logger) -> None:
+        state.dataloader_len = -1
+
+    def epoch_start(self, state: State, logger: Logger) -> None:
+        state.dataloader_len = -1
+
+    def before_dataloader(self, state: State, logger: Logger) -> None:
+        if state.dataloader_len is None:
+            state.dataloader_len = Time(self.batches, TimeUnit.BATCH)
+
+
+def announce(dataset: PassDataset, configured: int | None) -> None:
+    """Log what the pass has and what the schedule runs over."""
+    snapshot = dataset.snapshot
+    log.info(
+        "%s: %d samples in %d generations, fingerprint %s",
+        dataset.source.origin,
+        snapshot.samples,
+        len(snapshot.generations),
+        snapshot.fingerprint,
+    )
+    expected = expected_samples(dataset, configured)
+    log.info("the learning-rate schedule runs over %d samples a pass", expected)
+    if configured is None and snapshot.json_entries and snapshot.json_entries > expected:
+        log.warning(
+            "the JSON names %d entries but the schedule runs over the %d that were there at the start: set "
+            "train_loader.expected_samples to what the pass will have, or the rest is trained at the final rate",
+            snapshot.json_entries,
+            expected,
+        )

@@ -1,0 +1,196 @@
+"""A training run, from the configuration to the last checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from composer import Trainer
+from composer.utils import dist, get_device
+from omegaconf import OmegaConf
+
+from theworld import cli
+from theworld.config.check import check_training
+from theworld.config.schema import Config
+from theworld.model.build import load_model, load_processor
+from theworld.train.checkpoints import Checkpoint, WholeCheckpointSaver, newest_whole_checkpoint
+from theworld.train.composer_model import ComposerTheWorld
+from theworld.train.data import TrainData, build_data
+from theworld.train.ledger import Ledger, start_launch
+from theworld.train.pass_length import PassLength, announce
+from theworld.train.registry import (
+    ALGORITHMS,
+    CALLBACKS,
+    LOGGERS,
+    OPTIMIZERS,
+    SCHEDULERS,
+    construct,
+    construct_named,
+    lookup,
+)
+
+log = logging.getLogger(__name__)
+
+SECRET = re.compile(r"token|secret|password|api_?key|credential", re.IGNORECASE)
+
+
+def train(config: Config) -> int:
+    """Train until ``max_duration``, resuming what was begun in ``save_folder``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: something in the configuration or the data set cannot work.
+    """
+    check_training(config, cli.world_size(), torch.cuda.is_available())
+    dist.initialize_dist(get_device(config.device), timeout=config.dist_timeout)
+    assert config.save_folder is not None
+    save_folder = Path(config.save_folder)
+    processor = load_processor(config.model)
+    data = build_data(config.train_loader, processor, config.global_train_batch_size, config.seed, growing=True)
+    try:
+        announce(data.dataset, config.train_loader.expected_samples)
+        model = ComposerTheWorld(load_model(config.model, seed=config.seed), processor)
+        resume = find_resume(config, save_folder)
+        launch = start_launch(save_folder, launch_facts(config, data, resume))
+        write_config(config, save_folder)
+        return fit(config, save_folder, model, data, resume, launch)
+    finally:
+        data.close()
+
+
+def fit(
+    config: Config,
+    save_folder: Path,
+    model: ComposerTheWorld,
+    data: TrainData,
+    resume: Checkpoint | None,
+    launch: int,
+) -> int:
+    """Build Composer's trainer and run it."""
+    length = PassLength(data.dataset, config.train_loader.expected_samples)
+    ledger = Ledger(save_folder, launch)
+    saver = WholeCheckpointSaver(
+        save_folder, config.save_interval, config.save_num_checkpoints_to_keep, before_save=ledger.sync
+    )
+    progress_bar = sys.stderr.isatty() if config.progress_bar is None else config.progress_bar
+    trainer = Trainer(
+        model=model,
+        train_dataloader=data.spec,
+        train_subset_num_batches=length.batches,
+        max_duration=config.max_duration,
+        optimizers=build_optimizer(config, model),
+        schedulers=build_scheduler(config),
+        algorithms=construct_named(ALGORITHMS, "algorithms", config.algorithms),
+        # The ledger's line must stand before the checkpoint that contains its batch.
+        callbacks=[*construct_named(CALLBACKS, "callbacks", config.callbacks), length, ledger, saver],
+        loggers=build_loggers(config, save_folder),
+        run_name=config.run_name,
+        progress_bar=progress_bar,
+        log_to_console=not progress_bar,
+        console_log_interval=config.log_interval,
+        load_path=str(resume.path) if resume else config.load_path,
+        load_weights_only=False if resume else config.load_weights_only,
+        load_strict_model_weights=True,
+        parallelism_config=config.parallelism_config,
+        device=config.device,
+        precision=config.precision,
+        device_train_microbatch_size=config.device_train_microbatch_size,
+        accumulate_train_batch_on_tokens=True,
+        seed=config.seed,
+        dist_timeout=config.dist_timeout,
+    )
+    if trainer.state.max_duration is not None and trainer.state.timestamp >= trainer.state.max_duration:
+        log.info(
+            "finished already: %s of %s done in %s", trainer.state.timestamp.batch, config.max_duration, save_folder
+        )
+        trainer.close()
+        return 0
+    if resume:
+        log.info("resumed from %s, launch %d", resume.path, launch)
+    trainer.fit()
+    trainer.close()
+    log.info("done: %s batches, checkpoints in %s", int(trainer.state.timestamp.batch), save_folder)
+    return 0
+
+
+def find_resume(config: Config, save_folder: Path) -> Checkpoint | None:
+    """The checkpoint to go on from, the same on all ranks: rank 0 looks."""
+    found: list[Checkpoint | None] = [None]
+    if config.autoresume and dist.get_global_rank() == 0:
+        found[0] = newest_whole_checkpoint(save_folder)
+    dist.broadcast_object_list(found)
+    return found[0]
+
+
+def launch_facts(config: Config, data: TrainData, resume: Checkpoint | None) -> dict[str, Any]:
+    """What ``launches.jsonl`` records of a start."""
+    return {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "resumed_from": resume.path.name if resume else None,
+        "resumed_batch": resume.batch if resume else 0,
+        "ranks": dist.get_world_size(),
+        "samples": data.dataset.snapshot.samples,
+        "fingerprint": data.dataset.snapshot.fingerprint,
+    }
+
+
+def build_optimizer(config: Config, model: ComposerTheWorld) -> torch.optim.Optimizer:
+    """The optimizer over what trains, and nothing else."""
+    settings = dict(config.optimizer)
+    build = lookup(OPTIMIZERS, "optimizer.name", str(settings.pop("name", "decoupled_adamw")))
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    log.info(
+        "%d parameters train, %d are frozen",
+        sum(parameter.numel() for parameter in parameters),
+        sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad),
+    )
+    return construct(build, "optimizer", settings, params=parameters)
+
+
+def build_scheduler(config: Config) -> Any:
+    """The learning-rate schedule."""
+    settings = dict(config.scheduler)
+    build = lookup(SCHEDULERS, "scheduler.name", str(settings.pop("name", "cosine_with_warmup")))
+    return construct(build, "scheduler", settings)
+
+
+def build_loggers(config: Config, save_folder: Path) -> list[Any]:
+    """Composer's loggers; TensorBoard's files go to the save folder unless the YAML says otherwise."""
+    named = dict(config.loggers)
+    if named.get("tensorboard") is not None:
+        named["tensorboard"] = {
+            "log_dir": str(save_folder / "tensorboard"),
+            "flush_interval": 1,
+            **named["tensorboard"],
+        }
+    return construct_named(LOGGERS, "loggers", named)
+
+
+def write_config(config: Config, save_folder: Path) -> None:
+    """``config.yaml`` in the save folder: the resolved configuration, secrets left out."""
+    if dist.get_global_rank() != 0:
+        return
+    save_folder.mkdir(parents=True, exist_ok=True)
+    aside = save_folder / "config.yaml.new"
+    aside.write_text(OmegaConf.to_yaml(OmegaConf.create(without_secrets(asdict(config)))), encoding="utf-8")
+    aside.replace(save_folder / "config.yaml")
+
+
+def without_secrets(value: Any) -> Any:
+    """The same structure with the values of secret-looking keys replaced."""
+    if isinstance(value, dict):
+        return {
+            key: "<not written>" if SECRET.search(str(key)) and item is not None else without_secrets(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [without_secrets(item) for item in value]
+    return value
