@@ -25,7 +25,7 @@ from theworld.data.shards.dataset import DataSet
 from theworld.data.shards.lock import exclusive_lock
 from theworld.data.shards.pending import Pending
 from theworld.data.shards.plan import EVALUATION, PARTS, TRAIN, plan_shards
-from theworld.data.shards.pool import write_shards
+from theworld.data.shards.pool import ShardPool
 from theworld.data.shards.report import NO_IMAGE, Progress, Report
 from theworld.data.shards.settings import Settings, check_settings
 from theworld.data.shards.write import ShardWriter
@@ -189,7 +189,7 @@ class Conversion:
         decode = self.settings.verify == "decode"
         writer = ShardWriter(self.settings.images, self.catalog.records, pending.folder, layout, decode)
         try:
-            for _, fragment in write_shards(writer, jobs, self.settings.workers, progress.tick):
+            for _, fragment in ShardPool(writer, self.settings.workers, progress.tick).run(jobs):
                 progress.add(len(fragment["ids"]), fragment["image_bytes"])
         finally:
             progress.close()

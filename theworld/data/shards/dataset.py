@@ -17,7 +17,7 @@ import numpy as np
 
 from theworld.data.entries.check import id_key
 from theworld.data.entries.files import atomic_write, read_json
-from theworld.data.shards.mds import INDEX, index_bytes, read_ids
+from theworld.data.shards.mds import INDEX, index_bytes, read_ids, stored_info
 from theworld.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -151,11 +151,6 @@ def describe_generation(folder: Path, shards: list[dict[str, Any]]) -> dict[str,
         "bytes": sum(stored_info(shard)["bytes"] for shard in shards),
         "fingerprint": hashlib.sha256((folder / INDEX).read_bytes()).hexdigest(),
     }
-
-
-def stored_info(shard: dict[str, Any]) -> dict[str, Any]:
-    """The info of the file that is there: the compressed one if there is one."""
-    return shard["zip_data"] or shard["raw_data"]
 
 
 def with_folder(shard: dict[str, Any], folder: str) -> dict[str, Any]:

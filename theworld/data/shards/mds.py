@@ -141,6 +141,11 @@ def file_info(basename: str, size: int, digest: str) -> dict[str, Any]:
     return {"basename": basename, "bytes": size, "hashes": {HASH: digest}}
 
 
+def stored_info(shard: dict[str, Any]) -> dict[str, Any]:
+    """The info of the file that is there: the compressed one if there is one."""
+    return shard["zip_data"] or shard["raw_data"]
+
+
 def index_bytes(shards: Sequence[dict[str, Any]]) -> bytes:
     """index.json over shard entries, as MDSWriter writes it."""
     return json.dumps({"version": 2, "shards": list(shards)}, sort_keys=True).encode("utf-8")

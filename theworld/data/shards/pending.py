@@ -95,7 +95,7 @@ class Pending:
             with atomic_write(self.folder / part / IDS) as file:
                 for fragment in fragments:
                     file.write("".join(f"{entry_id}\n" for entry_id in fragment["ids"]).encode("utf-8"))
-            with atomic_write(self.folder / part / INDEX) as file:
+            with atomic_write(self.folder / part / INDEX) as file:  # flushes the folder too, renamed shards and all
                 file.write(index_bytes(shards))
         ready = {"samples": samples, "rejected": rejected, "json_entries": json_entries}
         with atomic_write(self.folder / READY) as file:

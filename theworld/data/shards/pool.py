@@ -7,16 +7,16 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_handles
 from typing import Any
 
 from theworld.data.shards.plan import ShardJob
-from theworld.data.shards.write import ShardWriter
+from theworld.data.shards.write import ShardWriter, Written
 from theworld.errors import UserError
 
-JOBS_PER_WORKER = 2
+JOBS_PER_WORKER = 3
 _writer: ShardWriter | None = None
 
 
@@ -35,60 +35,73 @@ def start_worker(writer: ShardWriter) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def write_job(job: ShardJob) -> dict[str, Any]:
+def write_job(job: ShardJob) -> Written:
     assert _writer is not None
     return _writer.write(job)
 
 
-def write_shards(
-    writer: ShardWriter, jobs: Iterator[ShardJob], workers: int, tick: Callable[[], None]
-) -> Iterator[tuple[ShardJob, dict[str, Any]]]:
-    """Write jobs in worker processes, taking few of them ahead; gives each with its fragment as it finishes.
-
-    Jobs that an earlier, killed run finished are given at once and not written again.
+class ShardPool:
+    """Worker processes that write shards, and threads that bring them to the disk.
 
     Args:
         writer: what to write with; goes to each worker once.
-        jobs: lazily planned; the next one is asked for when a worker is free.
         workers: processes, started when the first shard has to be written.
         tick: called about every second while waiting.
-
-    Raises:
-        UserError: a worker was killed.
-        OSError: of a worker, such as a full disk.
     """
-    pool = None
-    running: dict[Future, ShardJob] = {}
-    try:
-        for job in jobs:
-            fragment = writer.finished(job)
-            if fragment is not None:
-                yield job, fragment
-                continue
-            if pool is None:
-                # Not fork: the parent has threads. Workers import this module, without torch.
-                context = multiprocessing.get_context("spawn")
-                pool = ProcessPoolExecutor(workers, context, start_worker, (writer,))
-            running[pool.submit(write_job, job)] = job
-            while len(running) >= workers * JOBS_PER_WORKER:
-                yield from finished_jobs(running, tick)
-        while running:
-            yield from finished_jobs(running, tick)
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process was killed (out of memory?); finished shards are kept, run the same command again"
-        ) from error
-    finally:
-        if pool is not None:
-            pool.shutdown(wait=True, cancel_futures=True)
 
+    def __init__(self, writer: ShardWriter, workers: int, tick: Callable[[], None]) -> None:
+        self.writer, self.workers, self.tick = writer, workers, tick
+        self._processes: ProcessPoolExecutor | None = None
+        self._threads = ThreadPoolExecutor(workers, "finish-shard")
+        self._writing: dict[Future[Any], ShardJob] = {}
+        self._finishing: dict[Future[Any], ShardJob] = {}
 
-def finished_jobs(
-    running: dict[Future, ShardJob], tick: Callable[[], None]
-) -> Iterator[tuple[ShardJob, dict[str, Any]]]:
-    """Wait up to a second for some job to end."""
-    done, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-    for future in done:
-        fragment = future.result()
-        yield running.pop(future), fragment
-    tick()
+    def run(self, jobs: Iterator[ShardJob]) -> Iterator[tuple[ShardJob, dict[str, Any]]]:
+        """Write jobs, taking few of them ahead; gives each with its fragment as it is finished.
+
+        Jobs that an earlier, killed run finished are given at once and not written again.
+
+        Args:
+            jobs: lazily planned; the next one is asked for when a worker is free.
+
+        Raises:
+            UserError: a worker was killed.
+            OSError: of a worker, such as a full disk.
+        """
+        try:
+            for job in jobs:
+                fragment = self.writer.finished(job)
+                if fragment is not None:
+                    yield job, fragment
+                    continue
+                self._submit(job)
+                while len(self._writing) + len(self._finishing) >= self.workers * JOBS_PER_WORKER:
+                    yield from self._collect()
+            while self._writing or self._finishing:
+                yield from self._collect()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a worker process was killed (out of memory?); finished shards are kept, run the same command again"
+            ) from error
+        finally:
+            if self._processes is not None:
+                self._processes.shutdown(wait=True, cancel_futures=True)
+            self._threads.shutdown(wait=True)
+
+    def _submit(self, job: ShardJob) -> None:
+        if self._processes is None:
+            # Not fork: the parent has threads. Workers import this module, without torch.
+            context = multiprocessing.get_context("spawn")
+            self._processes = ProcessPoolExecutor(self.workers, context, start_worker, (self.writer,))
+        self._writing[self._processes.submit(write_job, job)] = job
+
+    def _collect(self) -> Iterator[tuple[ShardJob, dict[str, Any]]]:
+        """Wait up to a second for some job to come a step further."""
+        done, _ = wait([*self._writing, *self._finishing], timeout=1.0, return_when=FIRST_COMPLETED)
+        for future in done:
+            if future in self._writing:
+                job = self._writing.pop(future)
+                self._finishing[self._threads.submit(self.writer.finish, job, future.result())] = job
+            else:
+                yield self._finishing.pop(future), future.result()
+        self.tick()

@@ -11,13 +11,21 @@ from typing import Any, BinaryIO
 import xxhash
 
 from theworld.data.entries.check import image_id
-from theworld.data.entries.files import atomic_write, read_json, sync_file, sync_folder, temporary_name
+from theworld.data.entries.files import read_json, temporary_name
 from theworld.data.entries.headers import BadImage, check_image
 from theworld.data.entries.images import image_suffix, printable
-from theworld.data.shards.mds import ShardFormat, compressor, file_info
+from theworld.data.shards.mds import ShardFormat, compressor, file_info, stored_info
 from theworld.data.shards.plan import ShardJob
 
 RETRY_ALWAYS = -1  # a size that no file has: such a rejection never counts as unchanged
+
+
+@dataclass(frozen=True)
+class Written:
+    """A shard that is written but not finished: where it is, and the fragment that describes it."""
+
+    temporary: Path
+    fragment: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -46,20 +54,15 @@ class ShardWriter:
         fragment = read_json(self.fragment_path(job))
         if fragment is None or fragment["shard"] is None or fragment.get("uploaded"):
             return fragment
-        info = fragment["shard"]["zip_data"] or fragment["shard"]["raw_data"]
+        info = stored_info(fragment["shard"])
         try:
             size = (self.folder / job.part / info["basename"]).stat().st_size
         except FileNotFoundError:
             return None
         return fragment if size == info["bytes"] else None
 
-    def write(self, job: ShardJob) -> dict[str, Any]:
-        """Write the shard and then its fragment, both by renaming.
-
-        Returns:
-            The fragment: ``shard`` (its entry of index.json, None if no image was good), ``ids``,
-            ``rejected`` (``id reason detail size mtime_ns``) and ``image_bytes``.
-        """
+    def write(self, job: ShardJob) -> Written:
+        """Write the shard under a temporary name; :meth:`finish` makes it count."""
         path = self.folder / job.part / f"shard.{job.number:05}.mds"
         temporary = temporary_name(path)
         rejected: dict[str, dict[str, Any]] = {}
@@ -77,20 +80,48 @@ class ShardWriter:
                     samples = [sample for number, sample in enumerate(samples) if number not in bad]
                     out.seek(0)
                     out.truncate()
-                size = out.tell()
-                sync_file(out)
-            shard = self._finish_file(temporary, path, len(samples), size, digest) if samples else None
-        finally:
+                raw = file_info(path.name, out.tell(), digest)
+            shard = self.layout.index_entry(len(samples), raw, self._compress(temporary, path.name))
+        except BaseException:
             temporary.unlink(missing_ok=True)
+            raise
         fragment = {
-            "shard": shard,
+            "shard": shard if samples else None,
             "ids": [record_id(record) for record, _ in samples],
             "rejected": list(rejected.values()),
             "image_bytes": sum(size for _, (_, size, _) in samples),
         }
-        with atomic_write(self.fragment_path(job)) as file:
-            file.write(json.dumps(fragment).encode())
-        return fragment
+        return Written(temporary, fragment)
+
+    def _compress(self, temporary: Path, name: str) -> dict[str, Any] | None:
+        """Compress the file in place, if asked; gives the info of the result."""
+        if self.layout.compression is None:
+            return None
+        data = compressor(self.layout.compression)(temporary.read_bytes())
+        temporary.write_bytes(data)
+        suffix = self.layout.compression.partition(":")[0]
+        return file_info(f"{name}.{suffix}", len(data), xxhash.xxh128(data).hexdigest())
+
+    def finish(self, job: ShardJob, written: Written) -> dict[str, Any]:
+        """Bring the shard safely to the disk and to its name, and then its fragment.
+
+        Mostly waiting for the disk, so the parent does it in threads while workers go on. Folders
+        are flushed once, when the generation is closed: after a power cut a fragment that is not
+        whole means that its shard is written again.
+
+        Returns:
+            The fragment: ``shard`` (its entry of index.json, None if no image was good), ``ids``,
+            ``rejected`` (``id reason detail size mtime_ns``) and ``image_bytes``.
+        """
+        shard = written.fragment["shard"]
+        if shard is None:
+            written.temporary.unlink()
+        else:
+            with open(written.temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(written.temporary, self.folder / job.part / stored_info(shard)["basename"])
+        save_fragment(self.fragment_path(job), written.fragment)
+        return written.fragment
 
     def _write_samples(
         self, out: BinaryIO, samples: list[tuple[bytes, tuple[str, int, int]]]
@@ -143,23 +174,17 @@ class ShardWriter:
         width, height = check_image(data, image_suffix(path), self.decode)
         return data, width, height
 
-    def _finish_file(self, temporary: Path, path: Path, samples: int, size: int, digest: str) -> dict[str, Any]:
-        """Compress if asked, rename into place; gives the entry of index.json."""
-        raw = file_info(path.name, size, digest)
-        if self.layout.compression is None:
-            os.replace(temporary, path)
-            sync_folder(path.parent)
-            return self.layout.index_entry(samples, raw, None)
-        data = compressor(self.layout.compression)(temporary.read_bytes())
-        path = path.with_name(f"{path.name}.{self.layout.compression.partition(':')[0]}")
-        with atomic_write(path) as file:
-            file.write(data)
-        return self.layout.index_entry(samples, raw, file_info(path.name, len(data), xxhash.xxh128(data).hexdigest()))
-
 
 GONE = "image went away while converting"
 CHANGED = "image changed while converting"
 UNREADABLE = "image cannot be read"
+
+
+def save_fragment(path: Path, fragment: dict[str, Any]) -> None:
+    """Put a fragment into place, whole but not flushed to the disk."""
+    temporary = temporary_name(path)
+    temporary.write_bytes(json.dumps(fragment).encode())
+    os.replace(temporary, path)
 
 
 def read_record(records: BinaryIO, offset: int, length: int) -> bytes:

@@ -1,0 +1,260 @@
+"""The converter beside a plain MDSWriter loop, LitData, WebDataset and cp -r, on the same files in one run.
+
+    python benchmarks/convert.py [--images 10000] [--folder DIR] [--workers N] [--rounds 3]
+
+Needs about three times the images' size on disk (10,000 images: 9 GB), all of it removed at the end.
+LitData and WebDataset are not among the project's dependencies: pip install litdata webdataset.
+
+Each contender is timed in a process of its own, in turn, `rounds` times, and the median counts.
+The others' imports are not counted; the converter's whole command is. Files are in the page cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+from PIL import Image
+
+from theworld.synthetic import generate
+
+RENDERED = 400
+HERE = Path(__file__).resolve()
+
+
+def make_raw(folder: Path, images: int) -> None:
+    """``images`` entries and image files: a rendered set, copied under other ids until there are enough."""
+    rendered = folder / "rendered"
+    generate(rendered, min(images, RENDERED))
+    entries = json.loads((rendered / "openspatial.json").read_bytes())
+    (folder / "images").mkdir()
+    with open(folder / "openspatial.json", "w") as out:
+        out.write("[")
+        for number in range(images):
+            entry = dict(entries[number % len(entries)])
+            source = rendered / "images" / f"{entry['filename']}.jpg"
+            entry["filename"] = f"{number * 2654435761 % 2**32:08x}{number:08x}"
+            shutil.copyfile(source, folder / "images" / f"{entry['filename']}.jpg")
+            out.write((", " if number else "") + json.dumps(entry))
+        out.write("]")
+    shutil.rmtree(rendered)
+
+
+def read_samples(raw: Path) -> Iterator[dict[str, Any]]:
+    """What every contender but cp does for a sample: the entry, the file, the size in its header."""
+    import ijson
+
+    with open(raw / "openspatial.json", "rb") as file:
+        for entry in ijson.items(file, "item", use_float=True):
+            yield load_sample({key: entry[key] for key in ("filename", "conversations", "bbox")}, raw)
+
+
+def load_sample(entry: dict[str, Any], raw: Path) -> dict[str, Any]:
+    path = raw / "images" / f"{entry['filename']}.jpg"
+    with Image.open(path) as image:
+        width, height = image.size
+    return {
+        "id": entry["filename"],
+        "image": path.read_bytes(),
+        "width": width,
+        "height": height,
+        "conversations": entry["conversations"],
+        "bbox": entry["bbox"],
+    }
+
+
+def run_mdswriter(raw: Path, out: Path, workers: int) -> float:
+    from streaming import MDSWriter
+
+    from theworld.data.shards.mds import COLUMNS
+
+    started = time.perf_counter()
+    with MDSWriter(columns=dict(COLUMNS), out=str(out), hashes=["xxh128"]) as writer:
+        for sample in read_samples(raw):
+            writer.write(sample)
+    return time.perf_counter() - started
+
+
+def run_litdata(raw: Path, out: Path, workers: int) -> float:
+    import ijson
+    import litdata
+
+    started = time.perf_counter()
+    with open(raw / "openspatial.json", "rb") as file:
+        entries = [
+            {key: entry[key] for key in ("filename", "conversations", "bbox")}
+            for entry in ijson.items(file, "item", use_float=True)
+        ]
+    litdata.optimize(
+        partial(load_sample, raw=raw), entries, str(out), chunk_bytes="64MB", num_workers=workers, verbose=False
+    )
+    return time.perf_counter() - started
+
+
+def run_webdataset(raw: Path, out: Path, workers: int) -> float:
+    import webdataset
+
+    out.mkdir()
+    started = time.perf_counter()
+    with webdataset.ShardWriter(f"{out}/shard-%05d.tar", maxsize=1 << 26, maxcount=1 << 30, verbose=0) as writer:
+        for sample in read_samples(raw):
+            text = {key: sample[key] for key in ("width", "height", "conversations", "bbox")}
+            writer.write({"__key__": sample["id"], "jpg": sample["image"], "json": text})
+    return time.perf_counter() - started
+
+
+def run_copy(raw: Path, out: Path, workers: int) -> float:
+    started = time.perf_counter()
+    subprocess.run(["cp", "-r", str(raw / "images"), str(out)], check=True)
+    return time.perf_counter() - started
+
+
+def run_theworld(raw: Path, out: Path, workers: int) -> float:
+    """The command itself, interpreter start included."""
+    settings = {"json": str(raw / "openspatial.json"), "images": str(raw / "images"), "out": str(out)}
+    config = {
+        "run_name": "benchmark",
+        "global_train_batch_size": 1,
+        "model": {"gemma": "builtin:tiny", "cosmos": "builtin:tiny"},
+        "convert": {**settings, "workers": workers},
+    }
+    yaml = raw / "benchmark.yaml"
+    yaml.write_text(json.dumps(config))
+    command = [sys.executable, str(HERE.parents[1] / "convert" / "to_mds.py"), str(yaml)]
+    started = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        peak = peak_memory(process)
+    if process.returncode:
+        raise SystemExit(f"the converter failed with exit code {process.returncode}")
+    seconds = time.perf_counter() - started
+    print(f"largest process of the converter: {peak / 1e6:.0f} MB resident", file=sys.stderr)
+    return seconds
+
+
+def peak_memory(process: subprocess.Popen) -> int:
+    """Largest resident size that any one process of the tree had, sampled until it ends."""
+    peak = 0
+    while True:
+        try:
+            process.wait(timeout=0.25)
+            return peak
+        except subprocess.TimeoutExpired:
+            watched = psutil.Process(process.pid)
+            for one in [watched, *watched.children(recursive=True)]:
+                peak = max(peak, resident(one))
+
+
+def resident(process: psutil.Process) -> int:
+    try:
+        return process.memory_info().rss
+    except psutil.Error:  # it has just ended
+        return 0
+
+
+CONTENDERS: dict[str, Callable[[Path, Path, int], float]] = {
+    "theworld": run_theworld,
+    "mdswriter": run_mdswriter,
+    "litdata": run_litdata,
+    "webdataset": run_webdataset,
+    "cp -r": run_copy,
+}
+NAMES = {"mdswriter": "plain MDSWriter loop", "litdata": "LitData optimize", "webdataset": "WebDataset tar"}
+
+
+def missing() -> list[str]:
+    return [name for name in ("litdata", "webdataset") if importlib.util.find_spec(name) is None]
+
+
+def time_contender(name: str, raw: Path, folder: Path, workers: int) -> float:
+    """Seconds of one run in a fresh process, with nothing left to be flushed from the one before."""
+    out = folder / "out"
+    os.sync()
+    command = [sys.executable, str(HERE), "--contender", name, "--folder", str(raw), "--workers", str(workers)]
+    done = subprocess.run([*command, "--out", str(out)], stdout=subprocess.PIPE, text=True, check=False)
+    shutil.rmtree(out, ignore_errors=True)
+    if done.returncode:
+        raise SystemExit(f"{name} failed with exit code {done.returncode}")
+    return float(done.stdout.split()[-1])
+
+
+def time_growth(raw: Path, folder: Path, workers: int, images: int) -> tuple[float, float]:
+    """Seconds of a run that adds the last 1 % of the images, and of one with nothing new."""
+    late = folder / "late"
+    late.mkdir()
+    paths = sorted((raw / "images").iterdir())[: max(1, images // 100)]
+    for path in paths:
+        path.rename(late / path.name)
+    out = folder / "out"
+    run_theworld(raw, out, workers)
+    for path in paths:
+        (late / path.name).rename(path)
+    seconds = run_theworld(raw, out, workers), run_theworld(raw, out, workers)
+    shutil.rmtree(out)
+    return seconds
+
+
+def compare(folder: Path, images: int, workers: int, rounds: int) -> None:
+    raw = folder / "raw"
+    raw.mkdir()
+    print(f"rendering and copying {images:,} images ...", file=sys.stderr)
+    make_raw(raw, images)
+    size = sum(entry.stat().st_size for entry in os.scandir(raw / "images"))
+    names = [name for name in CONTENDERS if name not in missing()]
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        for name in names:
+            times[name].append(time_contender(name, raw, folder, workers))
+            print(f"round {number + 1}: {name}: {times[name][-1]:.2f} s", file=sys.stderr)
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    print(f"{images:,} images, {size / 1e6:,.0f} MB, {workers} workers, median of {rounds}")
+    print("| | seconds | images/s | MB/s | the converter is |")
+    print("|---|---|---|---|---|")
+    for name, seconds in medians.items():
+        ratio = "" if name == "theworld" else f"{seconds / medians['theworld']:.2f}x as fast"
+        row = [
+            NAMES.get(name, name),
+            f"{seconds:.2f}",
+            f"{images / seconds:,.0f}",
+            f"{size / 1e6 / seconds:,.0f}",
+            ratio,
+        ]
+        print("| " + " | ".join(row) + " |")
+    for name in missing():
+        print(f"{NAMES[name]}: not measured, it is not installed: pip install {name}")
+    grown, nothing = time_growth(raw, folder, workers, images)
+    share = grown / medians["theworld"]
+    print(f"1 % new: {grown:.2f} s, {share:.1%} of a full conversion; nothing new: {nothing:.2f} s")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder under $TMPDIR")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--contender", choices=list(CONTENDERS), help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contender:
+        print(CONTENDERS[options.contender](options.folder, options.out, options.workers))
+        return 0
+    with tempfile.TemporaryDirectory(dir=options.folder, prefix="theworld-benchmark-") as folder:
+        compare(Path(folder), options.images, options.workers, options.rounds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""One file of a data set on the Hugging Face Hub, by huggingface_hub's own client."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from theworld.data.entries.files import atomic_write, read_json
+from theworld.errors import UserError
+
+SCHEME = "hf://"
+URL = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)")
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class HubFile:
+    """A file ``hf://datasets/OWNER/NAME[@REVISION]/FILE``.
+
+    Attributes:
+        folder: where it is downloaded to; follows from the URL's repo, so later runs find it.
+    """
+
+    url: str
+    repo: str
+    revision: str | None
+    name: str
+    folder: Path
+
+    @classmethod
+    def from_url(cls, url: str, cache: str | None) -> HubFile:
+        """Parse the URL.
+
+        Raises:
+            UserError: it has another form.
+        """
+        match = URL.fullmatch(url)
+        if not match:
+            raise UserError(f"convert.json: {url}: expected hf://datasets/OWNER/NAME/FILE")
+        own = hashlib.sha256(f"{match['repo']}@{match['revision']}".encode()).hexdigest()[:8]
+        folder = Path(cache) if cache else Path(tempfile.gettempdir()) / f"theworld-json-{own}"
+        return cls(url, match["repo"], match["revision"], match["file"], folder)
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.name
+
+    @property
+    def _note(self) -> Path:
+        """Remembers what was downloaded, for a node that cannot reach the Hub."""
+        return self.folder / f".{self.name.replace('/', '-')}.source.json"
+
+    def identity(self) -> dict[str, Any]:
+        """URL, etag and size as the Hub gives them now; costs one request, not the download.
+
+        Raises:
+            UserError: the Hub refuses, or is out of reach and nothing was downloaded before.
+        """
+        hub = import_hub()
+        try:
+            url = hub.hf_hub_url(self.repo, self.name, repo_type="dataset", revision=self.revision)
+            found = hub.get_hf_file_metadata(url)
+        except Exception as error:  # requests, hub and OS errors, told apart below
+            note = read_json(self._note)
+            if note is not None and not is_refusal(error) and self._downloaded():
+                logger.warning("the Hub is out of reach (%s): using %s as downloaded before", error, self.path)
+                return note
+            raise self._explain(error) from error
+        if found.etag is None or found.size is None:
+            raise UserError(f"convert.json: {self.url}: the Hub tells no size or hash of it; download it by hand")
+        return {"url": self.url, "etag": found.etag, "bytes": found.size}
+
+    def _downloaded(self) -> bool:
+        note = read_json(self._note)
+        return note is not None and note["url"] == self.url and self._has_size(note["bytes"])
+
+    def _has_size(self, size: int) -> bool:
+        return self.path.is_file() and self.path.stat().st_size == size
+
+    def fetch(self) -> Path:
+        """The local file, downloaded if it is not there; a broken download goes on where it stopped.
+
+        Raises:
+            UserError: refused, broken off, or no space; the line says what to do.
+        """
+        identity = self.identity()
+        if self._downloaded() and read_json(self._note) == identity:
+            return self.path
+        hub = import_hub()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._check_space(identity["bytes"])
+            logger.info("downloading %s (%.1f GB) to %s", self.url, identity["bytes"] / 1e9, self.folder)
+            hub.hf_hub_download(
+                self.repo, self.name, repo_type="dataset", revision=self.revision, local_dir=str(self.folder)
+            )
+        except UserError:
+            raise
+        except Exception as error:  # requests, hub and OS errors, told apart below
+            raise self._explain(error) from error
+        if not self._has_size(identity["bytes"]):
+            raise UserError(f"{self.path}: not the {identity['bytes']:,} bytes that the Hub says; delete it, run again")
+        with atomic_write(self._note) as file:
+            file.write(json.dumps(identity).encode())
+        return self.path
+
+    def _check_space(self, size: int) -> None:
+        """Better to know before 30 GB than after."""
+        partial = (self.folder / ".cache" / "huggingface" / "download").glob("**/*.incomplete")
+        there = sum(path.stat().st_size for path in partial)
+        if shutil.disk_usage(self.folder).free + there < size:
+            raise self._no_space(f"it needs {size / 1e9:.1f} GB")
+
+    def _no_space(self, what: str) -> UserError:
+        return UserError(
+            f"convert.json: {self.url}: no space in {self.folder}: {what}; "
+            "set convert.json_cache to a folder on a larger disk and run again"
+        )
+
+    def _explain(self, error: Exception) -> UserError:
+        """What went wrong and what to do about it, in one line."""
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            return self._no_space("the disk is full")
+        status = status_of(error)
+        page = f"https://huggingface.co/datasets/{self.repo}"
+        if status == 401:
+            hint = "not known, or private: check the name, or log in with huggingface-cli login or HF_TOKEN (401)"
+        elif status == 403:
+            hint = f"access refused: ask for it at {page} with the account of your token (403)"
+        elif status == 404:
+            hint = f"not found: check owner, name and file at {page} (404)"
+        elif status == 429:
+            hint = "too many requests: wait some minutes, or log in for a higher limit (429)"
+        else:
+            problem = str(error).strip().splitlines() or [type(error).__name__]
+            hint = f"broke off ({problem[0]}); run again, it goes on where it stopped"
+        return UserError(f"convert.json: {self.url}: {hint}")
+
+
+def import_hub() -> Any:
+    """huggingface_hub, set to plain HTTP: a Xet download starts from zero after a break.
+
+    The variable is read when the client is imported; a value that the user has set stays.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
+    import huggingface_hub
+
+    return huggingface_hub
+
+
+def status_of(error: Exception) -> int | None:
+    """The HTTP status behind an error of the client, looking through its causes too."""
+    current: BaseException | None = error
+    while current is not None:
+        status = getattr(getattr(current, "response", None), "status_code", None)
+        if status is not None:
+            return status
+        current = current.__cause__ or current.__context__
+    return None
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the Hub answered, and said no."""
+    status = status_of(error)
+    return status is not None and 400 <= status < 500
