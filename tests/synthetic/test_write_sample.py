@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from theworld.errors import UserError
@@ -113,6 +114,24 @@ def test_a_killed_call_leaves_no_json_and_the_next_one_completes(tmp_path: Path)
     generate(tmp_path / "whole", samples=20, size=SIZE)
     assert hashes(out).items() >= hashes(tmp_path / "whole").items()
     assert not (out / ".openspatial.json.tmp").exists()
+
+
+def test_a_killed_worker_is_told_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), str(tmp_path), "--size", str(SIZE), "--samples", "5000", "--workers", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        images = tmp_path / "images"
+        while process.poll() is None and not (images.is_dir() and any(images.iterdir())):
+            os.sched_yield()
+        workers = [
+            child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())
+        ]
+        assert len(workers) == 2
+        workers[0].kill()
+        _, errors = process.communicate()
+    assert process.returncode == 2
+    assert errors.count("\n") == 1
+    assert "worker process was killed" in errors
+    assert not (tmp_path / "openspatial.json").exists()
 
 
 @pytest.mark.parametrize(

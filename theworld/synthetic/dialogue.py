@@ -23,6 +23,7 @@ UNITS = {"meters": 1.0, "centimeters": 0.01, "feet": 0.3048, "inches": 0.0254}
 SIZE_RATIO = 1.15
 DEPTH_RATIO = 1.15
 CENTRE_SHIFT = 0.04
+"""Least differences that are asked about: of sizes, of distances from the camera, of centres in picture sizes."""
 
 
 @dataclass(frozen=True)
@@ -288,11 +289,8 @@ def converse(scene: Scene, rng: random.Random) -> list[Turn]:
     cut = [region for region in scene.regions if not region.whole]
     pool = rng.sample(whole, min(len(whole), rng.randint(4, 6))) + rng.sample(cut, min(len(cut), 2))
     talk = Talk(scene, rng)
-    turns: list[Turn] = []
     asked: set[tuple[str, tuple[int, ...]]] = set()
-    for mentions in _plan(rng):
-        turn = _ask(talk, pool, mentions, asked)
-        turns.append(turn)
+    turns = [_ask(talk, pool, mentions, asked) for mentions in _plan(rng)]
     rng.shuffle(turns)
     return [_irregular(turn, rng) for turn in turns]
 

@@ -45,6 +45,7 @@ _LANDSCAPE = (0.666, 0.667, 0.668, 0.664, 0.662, 0.75, 0.75, 0.5625)
 _PORTRAIT = (0.75, 0.667, 0.75, 0.5625)
 MIN_SEEN = 0.5
 WHOLE_SEEN = 0.88
+"""Visible shares of a silhouette from which an object is spoken of, and from which its size is."""
 
 
 @dataclass(frozen=True)

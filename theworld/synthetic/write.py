@@ -113,7 +113,7 @@ def generate(
     try:
         images.mkdir(parents=True, exist_ok=True)
         if workers is None:
-            workers = min(len(os.sched_getaffinity(0)), max(1, samples // (2 * SAMPLES_PER_TASK)))
+            workers = min(_cores(), max(1, samples // (2 * SAMPLES_PER_TASK)))
         flags = choose_available(seed, samples, available)
         tasks = _tasks(seed, size, flags, images)
         return _write(out, tasks, samples, int(flags.sum()), workers)
@@ -136,6 +136,11 @@ def choose_available(seed: int, samples: int, share: float) -> np.ndarray:
 
 def _hash(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}/available".encode()).digest()[:8], "big")
+
+
+def _cores() -> int:
+    """Cores that this process may use; not every system can tell, those say how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check(samples: int, seed: int, available: float, workers: int | None, size: int) -> None:
