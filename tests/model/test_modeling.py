@@ -354,12 +354,16 @@ def test_a_model_whose_weights_are_not_all_in_the_file_does_not_load(model, tmp_
 
 def test_the_projector_is_the_same_on_every_rank_and_follows_the_seed(tiny_config):
     torch.manual_seed(1)
-    first = load_model(tiny_config()).model.world_projector.state_dict()
+    first = load_model(tiny_config()).model.world_projector
     torch.manual_seed(2)
-    second = load_model(tiny_config()).model.world_projector.state_dict()
-    other = load_model(tiny_config(), seed=99).model.world_projector.state_dict()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not torch.equal(first["layers.0.weight"], other["layers.0.weight"])
+    second = load_model(tiny_config()).model.world_projector
+    other = load_model(tiny_config(), seed=99).model.world_projector
+    assert first is not None
+    assert second is not None
+    assert other is not None
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    weights = [projector.get_parameter("layers.0.weight") for projector in (first, other)]
+    assert not torch.equal(*weights)
 
 
 def test_bfloat16_loads_runs_and_keeps_the_latents_exact(tiny_config, model, processor, make_batch):

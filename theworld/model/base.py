@@ -94,7 +94,6 @@ def resolve_base(
 def download(key: str, repo: str, revision: str | None, patterns: list[str]) -> Path:
     """The Hub cache's snapshot folder (its name is the commit) with the files of ``repo`` that match ``patterns``."""
     from huggingface_hub import errors, snapshot_download
-    from requests import exceptions as http
 
     at = f" at revision {revision}" if revision else ""
     page = f"https://huggingface.co/{repo}"
@@ -110,20 +109,19 @@ def download(key: str, repo: str, revision: str | None, patterns: list[str]) -> 
             f"{key}: the Hub has no repo {repo}, or it is private: check the name, and set HF_TOKEN if it is yours"
         ) from error
     except errors.LocalEntryNotFoundError as error:
+        why = _one_line(error.__cause__ or error)
         raise UserError(
-            f"{key}: {repo}{at} is not in the local Hub cache and the Hub is not reachable (or HF_HUB_OFFLINE is set); "
+            f"{key}: {repo}{at} is not in the local Hub cache and the Hub does not answer ({why}); "
             "fetch it where there is a network, or name a folder"
         ) from error
-    except (errors.HfHubHTTPError, http.RequestException) as error:
-        raise UserError(f"{key}: download of {repo}{at} failed: {_one_line(error)}; run again to go on") from error
     except errors.HFValidationError as error:
         raise UserError(f"{key}: {repo}: no such folder, and not a Hub repo: {_one_line(error)}") from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        raise UserError(
-            f"{key}: cannot store {repo} in the Hub cache: {error.strerror}; set HF_HOME to a folder with room"
-        ) from error
+    except OSError as error:  # what huggingface_hub and requests raise for a broken connection is one as well
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise UserError(
+                f"{key}: cannot store {repo} in the Hub cache: {error.strerror}; set HF_HOME to a folder with room"
+            ) from error
+        raise UserError(f"{key}: download of {repo}{at} failed: {_one_line(error)}; run again to go on") from error
 
 
 @contextmanager
@@ -181,5 +179,5 @@ def is_whole(file: Path) -> bool:
     return size == 8 + length + max(ends, default=0)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
