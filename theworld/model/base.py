@@ -1,18 +1,14 @@
 """Where the base models come from: a folder, ``builtin:tiny``, or the Hugging Face Hub.
 
-Files of the Hub are fetched by huggingface_hub into its cache, by one process of a node at a time: the first
-downloads, the others find everything there.
+Files of the Hub are fetched by huggingface_hub into its cache. It locks each file while it downloads, so that of all
+ranks of a node one fetches it and the others wait for it.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
-import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,8 +94,7 @@ def download(key: str, repo: str, revision: str | None, patterns: list[str]) -> 
     at = f" at revision {revision}" if revision else ""
     page = f"https://huggingface.co/{repo}"
     try:
-        with one_at_a_time(repo):
-            return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except errors.GatedRepoError as error:
         raise UserError(f"{key}: {repo} is gated: accept its licence at {page} and set HF_TOKEN") from error
     except errors.RevisionNotFoundError as error:
@@ -122,21 +117,6 @@ def download(key: str, repo: str, revision: str | None, patterns: list[str]) -> 
                 f"{key}: cannot store {repo} in the Hub cache: {error.strerror}; set HF_HOME to a folder with room"
             ) from error
         raise UserError(f"{key}: download of {repo}{at} failed: {_one_line(error)}; run again to go on") from error
-
-
-@contextmanager
-def one_at_a_time(repo: str) -> Iterator[None]:
-    """Hold a lock of this node's Hub cache for ``repo``; the kernel lets go of it when a process dies."""
-    from huggingface_hub import constants
-
-    folder = Path(constants.HF_HUB_CACHE)
-    if folder.is_dir() and not os.access(folder, os.W_OK):
-        yield  # a cache that is shared and read-only: nothing can be fetched into it twice
-        return
-    (folder / ".locks").mkdir(parents=True, exist_ok=True)
-    with open(folder / ".locks" / f"theworld--{repo.replace('/', '--')}.lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def check_folder(key: str, folder: Path, weights: bool) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from transformers import Gemma3ForConditionalGeneration, Gemma3Model
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.gemma3.modeling_gemma3 import Gemma3CausalLMOutputWithPast
@@ -122,29 +122,14 @@ class TheWorldModel(_WorldInitialisation, Gemma3Model):
             kwargs: the others are Gemma 3's.
         """
         has_world = world_pixel_values is not None or world_latents is not None
-        idle = self._idle_features(has_world, pixel_values is not None)
-        image_features = None
         if not has_world:
             self._refuse_empty_world(input_ids, past_key_values)
-        if has_world or idle is not None:
+        image_features = None
+        if has_world or self._must_run(not has_world, pixel_values is None):
             if input_ids is None:
                 raise ValueError("world tokens are found by their ids: pass input_ids, not inputs_embeds")
-            if inputs_embeds is None:
-                inputs_embeds = self.get_input_embeddings()(input_ids)
-            assert inputs_embeds is not None
-            if has_world:
-                features = self.get_world_features(world_pixel_values, world_latents)
-                inputs_embeds = self.scatter_world(input_ids, inputs_embeds, features)
-            if pixel_values is not None:
-                image_features = self.get_image_features(pixel_values).to(inputs_embeds.dtype)
-                mask = self.get_placeholder_mask(
-                    input_ids,  # type: ignore[arg-type]
-                    inputs_embeds=inputs_embeds,  # type: ignore[arg-type]
-                    image_features=image_features,  # type: ignore[arg-type]
-                )
-                inputs_embeds = inputs_embeds.masked_scatter(mask, image_features)
-            if idle is not None:
-                inputs_embeds = inputs_embeds + idle.to(inputs_embeds.dtype)
+            world = self._world_features_or_idle(world_pixel_values, world_latents)
+            inputs_embeds, image_features = self._embed(input_ids, inputs_embeds, pixel_values, world, has_world)
             input_ids, pixel_values = None, None
         outputs = super().forward(
             input_ids=input_ids,  # type: ignore[arg-type]
@@ -167,32 +152,68 @@ class TheWorldModel(_WorldInitialisation, Gemma3Model):
         if self.world_projector is not None and input_ids is not None and starts and self.world_mask(input_ids).any():
             raise ValueError("input_ids hold world tokens, but neither world_pixel_values nor world_latents were given")
 
-    def _idle_features(self, has_world: bool, has_images: bool) -> Tensor | None:
-        """A zero that depends on the trainable parts that this batch does not use, or None.
+    def _embed(
+        self,
+        input_ids: Tensor,
+        inputs_embeds: Tensor | None,
+        pixel_values: Tensor | None,
+        world: Tensor | None,
+        has_world: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Words, world and image as one sequence (B, L, hidden), and the image's features if there are images."""
+        embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+        if world is not None:
+            embeds = self.scatter_world(input_ids, embeds, world) if has_world else embeds + nothing_of(world, embeds)
+        if pixel_values is None:
+            if self._must_run(False, True):
+                blank = self._blank_picture(self.config.vision_config.image_size)
+                idle: Any = self.get_image_features(blank)  # type: ignore[arg-type]
+                embeds = embeds + nothing_of(idle, embeds)
+            return embeds, None
+        images: Any = self.get_image_features(pixel_values)  # type: ignore[arg-type]
+        images = images.to(embeds.dtype)
+        mask: Any = self.get_placeholder_mask(
+            input_ids,  # type: ignore[arg-type]
+            inputs_embeds=embeds,  # type: ignore[arg-type]
+            image_features=images,
+        )
+        return embeds.masked_scatter(mask, images), images
+
+    def _must_run(self, lacks_world: bool, lacks_images: bool) -> bool:
+        """Whether a part must run although the batch has nothing for it (``lacks_...``).
 
         A rank whose batch has no picture must still have (zero) gradients for all trainable parameters, and must run
-        the same modules as the other ranks: DDP and FSDP wait for them otherwise. Summing an empty slice, unlike
-        0 * sum, gives no NaN where a feature overflows.
+        the same modules as the other ranks, in the same order: DDP and FSDP wait for them otherwise.
         """
         if not (self.training and torch.is_grad_enabled()):
-            return None
-        idle: list[Tensor] = []
-        device = self.get_input_embeddings().weight.device
-        if not has_world and self.world_projector is not None:
-            config, encoder = self.config, self.world_encoder
-            if encoder is not None and any(p.requires_grad for p in encoder.parameters()):
-                size = config.world_image_size
-                latents = encoder(torch.zeros(1, 3, size, size, device=device))
-            else:
-                latents = torch.zeros(1, config.latent_channels, config.latent_side, config.latent_side, device=device)
-            idle.append(self.world_projector(latents))
+            return False
+        if lacks_world and self.world_projector is not None:
+            return True
+        ranks = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
         seeing = (self.vision_tower, self.multi_modal_projector)
-        if not has_images and any(p.requires_grad for part in seeing for p in part.parameters()):
-            vision = self.config.vision_config
-            dtype = next(self.vision_tower.parameters()).dtype
-            picture = torch.zeros(1, 3, vision.image_size, vision.image_size, device=device, dtype=dtype)
-            idle.append(self.get_image_features(picture))  # type: ignore[arg-type]
-        return torch.stack([part.flatten()[:0].sum() for part in idle]).sum() if idle else None
+        return lacks_images and (ranks > 1 or any(p.requires_grad for part in seeing for p in part.parameters()))
+
+    def _world_features_or_idle(self, pixels: Tensor | None, latents: Tensor | None) -> Tensor | None:
+        """Features of the world inputs; of a blank picture if there are none but the projector must run."""
+        if pixels is None and latents is None:
+            if not self._must_run(True, False):
+                return None
+            if self.world_encoder is not None:
+                pixels = self._blank_picture(self.config.world_image_size)
+            else:
+                shape = (1, self.config.latent_channels, self.config.latent_side, self.config.latent_side)
+                latents = torch.zeros(shape, device=self.get_input_embeddings().weight.device)
+        return self.get_world_features(pixels, latents)
+
+    def _blank_picture(self, side: int) -> Tensor:
+        """Grey pixels (1, 3, side, side) of the vision tower's dtype."""
+        parameter = next(self.vision_tower.parameters())
+        return torch.zeros(1, 3, side, side, device=parameter.device, dtype=parameter.dtype)
+
+
+def nothing_of(features: Tensor, like: Tensor) -> Tensor:
+    """A zero that depends on ``features``. Unlike 0 * sum it is no NaN where a feature has overflowed."""
+    return features.flatten()[:0].sum().to(like.dtype)
 
 
 class TheWorldForConditionalGeneration(_WorldInitialisation, Gemma3ForConditionalGeneration):
