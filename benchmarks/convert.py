@@ -105,11 +105,11 @@ def run_litdata(raw: Path, out: Path, workers: int) -> float:
 
 
 def run_webdataset(raw: Path, out: Path, workers: int) -> float:
-    import webdataset
+    from webdataset.writer import ShardWriter
 
     out.mkdir()
     started = time.perf_counter()
-    with webdataset.ShardWriter(f"{out}/shard-%05d.tar", maxsize=1 << 26, maxcount=1 << 30, verbose=0) as writer:
+    with ShardWriter(f"{out}/shard-%05d.tar", maxsize=1 << 26, maxcount=1 << 30, verbose=0) as writer:
         for sample in read_samples(raw):
             text = {key: sample[key] for key in ("width", "height", "conversations", "bbox")}
             writer.write({"__key__": sample["id"], "jpg": sample["image"], "json": text})

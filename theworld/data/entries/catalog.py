@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from theworld.data.entries.check import BadEntry, Entry, check_entry, id_key
-from theworld.data.entries.files import atomic_write, read_json, sync_file
+from theworld.data.entries.files import atomic_write, read_json, save_arrays, sync_file
 from theworld.data.entries.stream import BrokenJson, read_entries
 from theworld.errors import UserError
 
@@ -174,8 +174,7 @@ class Catalog:
 
     def _save(self, summary: Summary, keys: array, lengths: array) -> None:
         """The index, then the summary that makes the catalog count; older catalogs go."""
-        with atomic_write(self._index) as file:
-            np.savez(file, keys=np.array(keys, np.uint64), lengths=np.array(lengths, np.uint32))
+        save_arrays(self._index, {"keys": np.array(keys, np.uint64), "lengths": np.array(lengths, np.uint32)})
         stored = {"identity": self.identity, "bytes": self.records.stat().st_size, "summary": asdict(summary)}
         with atomic_write(self._summary) as file:
             file.write(json.dumps(stored, indent=1).encode())

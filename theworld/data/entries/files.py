@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
+
+import numpy as np
 
 TEMPORARY = ".tmp"
 
@@ -45,6 +48,17 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Replace ``path`` by an npz file (no pickle).
+
+    Packed in memory first: on a full disk numpy's own writer leaves a zip file that complains when it is collected.
+    """
+    packed = io.BytesIO()
+    np.savez(packed, allow_pickle=False, **arrays)
+    with atomic_write(path) as file:
+        file.write(packed.getbuffer())
 
 
 def remove_temporaries(folder: Path) -> None:

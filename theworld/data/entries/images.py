@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from theworld.data.entries.check import IMAGE_SUFFIXES, id_key, image_id
+from theworld.data.entries.files import save_arrays
 from theworld.errors import UserError
 
 
@@ -55,18 +56,9 @@ class ImageTable:
 
     def save(self, path: Path) -> None:
         """Write as npz, without pickle."""
-        with open(path, "wb") as file:
-            np.savez(
-                file,
-                keys=self.keys,
-                sizes=self.sizes,
-                mtimes=self.mtimes,
-                starts=self.starts,
-                lengths=self.lengths,
-                names=np.frombuffer(self.names, np.uint8),
-            )
-            file.flush()
-            os.fsync(file.fileno())
+        columns = {"keys": self.keys, "sizes": self.sizes, "mtimes": self.mtimes}
+        places = {"starts": self.starts, "lengths": self.lengths, "names": np.frombuffer(self.names, np.uint8)}
+        save_arrays(path, columns | places)
 
     @classmethod
     def load(cls, path: Path) -> ImageTable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import shutil
 import signal
 import threading
@@ -26,6 +27,7 @@ from theworld.data.shards.lock import exclusive_lock
 from theworld.data.shards.pending import Pending
 from theworld.data.shards.plan import EVALUATION, PARTS, TRAIN, plan_shards
 from theworld.data.shards.pool import ShardPool
+from theworld.data.shards.remote import RemoteDataSet, staging_folder, upload_finished
 from theworld.data.shards.report import NO_IMAGE, Progress, Report
 from theworld.data.shards.settings import Settings, check_settings
 from theworld.data.shards.write import ShardWriter
@@ -46,12 +48,12 @@ def convert(config: ConvertConfig) -> Report:
         UserError: bad settings or input, another converter at work, a full disk, a killed worker.
     """
     settings = check_settings(config)
-    out = Path(settings.out)
+    out = staging_folder(settings.out) if settings.remote else Path(os.path.abspath(settings.out))
     with stop_on_signal():
         try:
             (out / STATE).mkdir(parents=True, exist_ok=True)
             with exclusive_lock(out / STATE / "lock", str(out)):
-                return Conversion(settings).run()
+                return Conversion(settings, out).run()
         except OSError as error:
             if error.errno not in DISK_FULL:
                 raise
@@ -83,18 +85,28 @@ def stop_on_signal() -> Iterator[None]:
 class Conversion:
     """One run of the converter on an output folder that it has locked."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, out: Path) -> None:
         self.settings = settings
-        self.train = DataSet(Path(settings.out))
-        self.evaluation = DataSet(Path(settings.evaluation_out))
-        self.state = Path(settings.out) / STATE
+        self.train = DataSet(out)
+        self.evaluation = DataSet(out.with_name(f"{out.name}-eval"))
+        self.remotes = (
+            {TRAIN: RemoteDataSet(settings.out, self.train), EVALUATION: self._remote_evaluation()}
+            if settings.remote
+            else {}
+        )
+        self.state = out / STATE
         self.source: JsonSource = open_source(settings.json, settings.json_cache)
         self.catalog = Catalog(self.state, self.source.identity, settings.format.keep_masks)
         self.report = Report()
         self.tried = np.zeros(0, np.uint64)
 
+    def _remote_evaluation(self) -> RemoteDataSet:
+        return RemoteDataSet(self.settings.evaluation_out, self.evaluation)
+
     def run(self) -> Report:
         started = time.monotonic()
+        for remote in self.remotes.values():
+            remote.pull()
         self._check_lasting()
         pending = self._find_pending()
         if pending is not None and pending.ready:
@@ -132,7 +144,13 @@ class Conversion:
     def _find_pending(self) -> Pending | None:
         """What a killed run left, if it still applies."""
         pending = Pending.find(self.state)
-        if pending is None or pending.ready:
+        if pending is None:
+            return None
+        if not pending.fits(self.train, self.evaluation):  # another machine has added to a remote data set
+            logger.warning("an unfinished generation is dropped: one of its name has been written elsewhere")
+            pending.discard()
+            return None
+        if pending.ready:
             return pending
         now = self._snapshot()
         begun = pending.snapshot["planning"]
@@ -189,7 +207,10 @@ class Conversion:
         decode = self.settings.verify == "decode"
         writer = ShardWriter(self.settings.images, self.catalog.records, pending.folder, layout, decode)
         try:
-            for _, fragment in ShardPool(writer, self.settings.workers, progress.tick).run(jobs):
+            shards = ShardPool(writer, self.settings.workers, progress.tick).run(jobs)
+            if self.remotes:
+                shards = upload_finished(shards, writer, self.remotes, pending.snapshot["targets"])
+            for _, fragment in shards:
                 progress.add(len(fragment["ids"]), fragment["image_bytes"])
         finally:
             progress.close()
@@ -206,11 +227,12 @@ class Conversion:
         self.report.written += sum(ready["samples"].values())
         self.report.held_out += ready["samples"][EVALUATION]
         self.report.generations += [
-            f"{data_set.root.name}/{pending.snapshot['targets'][part]}"
-            for part, data_set in ((TRAIN, self.train), (EVALUATION, self.evaluation))
+            f"{Path(url).name}/{pending.snapshot['targets'][part]}"
+            for part, url in ((TRAIN, self.settings.out), (EVALUATION, self.settings.evaluation_out))
             if ready["samples"][part]
         ]
-        self.tried = np.concatenate([self.tried, pending.images.keys])
+        bad = [id_key(line["id"]) for line in ready["rejected"]]
+        self.tried = np.concatenate([self.tried, np.array(bad, np.uint64)])
         pending.discard()
 
     def _finish(self, scan: ImageTable) -> None:
@@ -225,6 +247,8 @@ class Conversion:
         self.train.refresh(self.settings.lasting(), summary.entries)
         if self.evaluation.generations():
             self.evaluation.refresh(self.settings.lasting(), summary.entries)
+        for remote in self.remotes.values():
+            remote.push()
         matched = sum(int(np.isin(block.keys, scan.keys).sum()) for block in self.catalog.blocks(self.source.fetch))
         if not matched and not self.report.before:
             raise UserError(

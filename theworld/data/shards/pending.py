@@ -72,6 +72,14 @@ class Pending:
         """What :meth:`close` stored: every shard is finished."""
         return read_json(self.folder / READY)
 
+    def fits(self, train: DataSet, evaluation: DataSet) -> bool:
+        """Whether each part still here can take its name in its data set."""
+        targets = self.snapshot["targets"]
+        return all(
+            data_set.next_name() == targets[part] or not (self.folder / part).is_dir()
+            for part, data_set in ((TRAIN, train), (EVALUATION, evaluation))
+        )
+
     def discard(self) -> None:
         """Drop it with its shards; renamed first, so that a kill does not leave a half of it to be found."""
         done = self.folder.with_name(f"done-{self.folder.name}")

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from theworld.config.schema import MISSING, ConvertConfig
+from theworld.data.entries.hub import SCHEME
 from theworld.data.shards.mds import LARGEST_SHARD, ShardFormat, compressor
+from theworld.data.shards.remote import SCHEMES
 from theworld.errors import UserError
 
 UNITS = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
@@ -44,6 +46,11 @@ class Settings:
         """Where the held-out share goes."""
         return self.out.rstrip("/") + "-eval"
 
+    @property
+    def remote(self) -> bool:
+        """Whether ``out`` is a URL."""
+        return "://" in self.out
+
     def lasting(self) -> dict[str, Any]:
         """What must stay the same from one generation of a data set to the next."""
         return {"keep_masks": self.format.keep_masks, "holdout": self.holdout}
@@ -71,8 +78,10 @@ def check_settings(config: ConvertConfig) -> Settings:
             raise UserError(f"convert.{key} is not set; set it in the YAML or as convert.{key}=PATH")
     if not Path(config.images).is_dir():
         raise UserError(f"convert.images: {config.images}: no such folder")
-    if "://" not in config.json and not Path(config.json).is_file():
-        raise UserError(f"convert.json: {config.json}: no such file")
+    if not config.json.startswith(SCHEME) and not Path(config.json).is_file():
+        raise UserError(f"convert.json: {config.json}: no such file; a path, or {SCHEME}datasets/OWNER/NAME/FILE")
+    if "://" in config.out and config.out.partition("://")[0] not in SCHEMES:
+        raise UserError(f"convert.out: {config.out}: expected a folder or a URL with one of {', '.join(SCHEMES)}")
     if config.verify not in VERIFY:
         raise UserError(f"convert.verify: {config.verify}: expected one of {', '.join(VERIFY)}")
     if not 0 <= config.holdout < 1:

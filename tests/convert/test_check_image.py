@@ -1,0 +1,108 @@
+"""Image files judged by their bytes."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+from raw_folder import image_bytes
+
+from theworld.data.entries.headers import BadImage, check_image
+
+KINDS = [("JPEG", ".jpg"), ("JPEG", ".jpeg"), ("PNG", ".png"), ("WEBP", ".webp")]
+
+
+def encode(image: Image.Image, kind: str, **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("decode", [False, True])
+@pytest.mark.parametrize(("kind", "suffix"), KINDS)
+@pytest.mark.parametrize("size", [(1, 1), (17, 300), (1024, 682)])
+def test_size(kind: str, suffix: str, size: tuple[int, int], decode: bool) -> None:
+    assert check_image(image_bytes(1, kind, size), suffix, decode) == size
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "suffix", "options"),
+    [
+        ("L", "JPEG", ".jpg", {}),
+        ("CMYK", "JPEG", ".jpg", {}),
+        ("RGB", "JPEG", ".jpg", {"progressive": True}),
+        ("RGB", "JPEG", ".jpg", {"icc_profile": b"\xff\xd9" * 40000}),
+        ("RGB", "JPEG", ".jpg", {"restart_marker_blocks": 1}),
+        ("RGBA", "PNG", ".png", {}),
+        ("P", "PNG", ".png", {}),
+        ("RGB", "WEBP", ".webp", {"lossless": True}),
+        ("RGBA", "WEBP", ".webp", {}),
+        ("RGBA", "WEBP", ".webp", {"lossless": True}),
+    ],
+)
+def test_variants(mode: str, kind: str, suffix: str, options: dict) -> None:
+    data = encode(Image.effect_noise((90, 50), 80).convert(mode), kind, **options)
+    assert check_image(data, suffix, decode=False) == (90, 50)
+
+
+def test_size_is_as_stored_not_as_rotated() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(Image.new("RGB", (40, 20)), "JPEG", exif=exif)
+    assert check_image(data, ".jpg") == (40, 20)
+
+
+@pytest.mark.parametrize(("kind", "suffix"), KINDS)
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9, 0.999])
+def test_cut_short(kind: str, suffix: str, share: float) -> None:
+    data = image_bytes(2, kind, (200, 200))
+    with pytest.raises(BadImage) as caught:
+        check_image(data[: int(len(data) * share)], suffix)
+    assert caught.value.reason == "image is cut short"
+
+
+def test_cut_short_with_a_whole_thumbnail_inside() -> None:
+    thumbnail = image_bytes(3, "JPEG", (20, 20))
+    data = encode(Image.effect_noise((200, 200), 90), "JPEG", exif=b"Exif\x00\x00" + thumbnail)
+    assert check_image(data, ".jpg") == (200, 200)
+    with pytest.raises(BadImage, match="cut short"):
+        check_image(data[: len(data) * 3 // 4], ".jpg")
+
+
+def test_cut_short_and_filled_with_zeros() -> None:
+    data = image_bytes(2, "JPEG", (200, 200))
+    with pytest.raises(BadImage, match="cut short"):
+        check_image(data[: len(data) // 2] + bytes(len(data)), ".jpg")
+
+
+def test_bytes_after_the_end_marker_are_fine() -> None:
+    assert check_image(image_bytes(2, "JPEG", (20, 30)) + b"\x00" * 9, ".jpg") == (20, 30)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "image file is empty"),
+        (b"<html>503</html>", "not an image"),
+        (b"GIF89a" + bytes(30), "not an image"),
+        (image_bytes(1, "PNG"), "image is wrongly named"),
+        (image_bytes(1, "WEBP"), "image is wrongly named"),
+        (b"\xff\xd8\xff", "image is cut short"),
+        (b"\xff\xd8\xff\xe0\x00\x04ab\x12\x34", "image header is damaged"),
+        (b"\xff\xd8\xff\xd9\xff\xd9", "image header is damaged"),
+    ],
+)
+def test_reasons_under_a_jpeg_name(data: bytes, reason: str) -> None:
+    with pytest.raises(BadImage) as caught:
+        check_image(data, ".jpg")
+    assert caught.value.reason == reason
+
+
+def test_decoding_finds_what_the_header_hides() -> None:
+    data = bytearray(image_bytes(4, "PNG", (100, 100)))
+    data[len(data) // 2] ^= 0xFF
+    assert check_image(bytes(data), ".png") == (100, 100)
+    with pytest.raises(BadImage) as caught:
+        check_image(bytes(data), ".png", decode=True)
+    assert caught.value.reason == "image does not decode"
