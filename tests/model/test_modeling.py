@@ -76,6 +76,17 @@ def test_the_picture_reaches_the_output_through_world_tokens_alone(model, proces
     assert (before - after).abs().max() > 1e-3
 
 
+def test_logits_are_gemmas_on_the_sequence_with_the_world_filled_in(gemma, model, processor, make_batch):
+    inputs = without_labels(make_batch(processor))
+    with torch.no_grad():
+        ours = model(**inputs).logits
+        ids, features = inputs.pop("input_ids"), model.model.get_world_features(inputs.pop("world_pixel_values"), None)
+        embeds = gemma.get_input_embeddings()(ids)
+        for row in range(len(ids)):
+            embeds[row, 1:7] = features[row]  # behind <bos>: start, four world tokens, end
+        assert torch.equal(gemma(inputs_embeds=embeds, **inputs).logits, ours)
+
+
 def test_latents_instead_of_pixels_give_the_same_logits(model, processor, make_batch):
     inputs = without_labels(make_batch(processor))
     with torch.no_grad():
@@ -232,6 +243,21 @@ def test_a_step_moves_the_projector_and_nothing_that_is_frozen(model, processor,
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("architecture", ["mlp", "linear"])
+@pytest.mark.parametrize("mode", ["spatial", "channel", "patch"])
+def test_a_new_projector_gives_tokens_of_the_size_of_words(tiny_config, pictures, mode, architecture):
+    cfg = tiny_config(projector=ProjectorConfig(mode=mode, architecture=architecture, patch=2))
+    model, processor = load_model(cfg), load_processor(cfg)
+    with torch.no_grad():
+        embedding = model.get_input_embeddings()
+        words = embedding(torch.arange(900)).pow(2).mean().sqrt()
+        pixels = processor.preprocess_images(pictures)["world_pixel_values"]
+        features = model.model.get_world_features(pixels, None)
+        ids = processor.tokenizer.convert_tokens_to_ids(["<start_of_image>", "<end_of_image>"])
+        assert torch.equal(features[0, [0, -1]], embedding(torch.tensor(ids)))
+        assert words / 3 < features[:, 1:-1].pow(2).mean().sqrt() < words * 3
+
+
 def test_gradients_at_the_first_step_are_of_ordinary_size(model, processor, make_batch):
     model.train()(**make_batch(processor)).loss.backward()
     norm = torch.stack([p.grad.norm() for p in model.model.world_projector.parameters()]).norm()
@@ -304,6 +330,22 @@ def test_generate_agrees_with_and_without_cache_and_encodes_once(model, processo
     assert len(encoded) == 2
     assert cached.shape[1] == inputs["input_ids"].shape[1] + 10
     assert torch.equal(cached, plain)
+
+
+def test_generate_never_writes_world_tokens(model, processor, pictures, tmp_path: Path):
+    """Not even with weights by which one of two world tokens always has the highest logit."""
+    first, second, _ = processor.world_token_ids
+    with torch.no_grad():
+        model.lm_head.weight[first] *= 1000
+        model.lm_head.weight[second] = -model.lm_head.weight[first]
+    model.save_pretrained(tmp_path)
+    again = TheWorldForConditionalGeneration.from_pretrained(tmp_path)
+    inputs = processor(text="<start_of_image>Where?", images=[pictures[0]], return_tensors="pt")
+    length = inputs["input_ids"].shape[1]
+    for either in (model, again):
+        assert either(**inputs).logits[0, -1].argmax() in (first, second)
+        written = either.generate(**inputs, max_new_tokens=8, do_sample=False)[0, length:]
+        assert not set(written.tolist()) & set(processor.world_token_ids)
 
 
 def test_generate_takes_several_samples_of_a_picture(model, processor, pictures):

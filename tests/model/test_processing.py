@@ -103,6 +103,11 @@ def test_world_pixels_fill_the_square_in_minus_one_to_one(processor):
     assert pixels[0, :, :, -1].eq(1).all()
 
 
+def test_texture_finer_than_the_square_becomes_grey_and_not_noise(processor):
+    checkers = (np.indices((512, 512)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    assert processor.preprocess_images([Image.fromarray(checkers)])["world_pixel_values"].abs().max() < 0.1
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "LA"])
 def test_pictures_of_any_mode_become_rgb(processor, mode):
     made = processor.preprocess_images([Image.new("RGB", (20, 30), (200, 40, 90)).convert(mode)])

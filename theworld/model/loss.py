@@ -15,7 +15,8 @@ IGNORE = -100
 """Label of a token that carries no loss."""
 
 CHUNK_TOKENS = 512
-"""Answer tokens whose logits exist at the same time: 0.5 GB in float32 at Gemma 3's vocabulary of 262,208."""
+"""Answer tokens whose logits exist at the same time. At Gemma 3's vocabulary of 262,208, float32 logits, their
+gradient and what the cross entropy keeps come to 3 MB a token (measured): 1.5 GB."""
 
 
 @dataclass(frozen=True)
