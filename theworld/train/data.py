@@ -11,6 +11,7 @@ from composer.core import DataSpec
 from composer.utils import dist
 
 from theworld.config.schema import LoaderConfig
+from theworld.config.sizes import parse_bytes
 from theworld.data.batches.cache import LaunchFolder, default_cache_folder
 from theworld.data.batches.collate import Collator, samples_in_batch, tokens_in_batch
 from theworld.data.batches.encode import EncodedSample, SampleEncoder
@@ -104,4 +105,7 @@ def open_cache(config: LoaderConfig) -> tuple[Source, LaunchFolder | None]:
         launch = LaunchFolder(cache)
     names = dist.all_gather_object((dist.get_node_rank(), str(launch.path) if launch else None))
     local = next(name for node, name in names if node == dist.get_node_rank() and name is not None)
-    return Source(settings.remote, local, settings.split, settings.cache_limit), launch
+    limit = (
+        None if settings.cache_limit is None else parse_bytes("train_loader.dataset.cache_limit", settings.cache_limit)
+    )
+    return Source(settings.remote, local, settings.split, limit), launch

@@ -6,7 +6,9 @@ Differences from the stock :class:`streaming.Stream`, each for a reason seen in 
   node with an empty cache.
 - A shard becomes visible only when it is complete and its hash is right; a wrong one is fetched again. The stock one
   validates after the final name exists, and keeps a corrupt file.
-- Several jobs of a node may share the cache: a file lock per shard keeps them from writing the same file.
+- Several jobs of a node may share the cache: a file lock per shard keeps them from writing the same file, and a
+  process that fails to fetch a shard leaves nothing behind for which others would wait for ever.
+- A limit on the cache's size holds for all jobs together, and never touches a data set that is read in place.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 from streaming import Stream
 from streaming.base.format import reader_from_json
 from streaming.base.format.base.reader import Reader
+from streaming.base.hashing import is_hash
 from streaming.base.world import World
 
 from theworld.data.batches.snapshot import Snapshot
@@ -35,8 +38,6 @@ from theworld.errors import UserError
 log = logging.getLogger(__name__)
 
 FETCH_ATTEMPTS = 3
-HASHES = ("xxh64", "sha1", "sha256", "md5")
-"""Streaming's names of hashes, fastest first."""
 
 
 def default_cache_folder(remote: str) -> Path:
@@ -59,33 +60,35 @@ def default_cache_folder(remote: str) -> Path:
 
 
 class LaunchFolder:
-    """This launch's own name for the cache folder: a link in ``<cache>/.launches`` that leads to the cache itself.
+    """This launch's own names for the cache folder: links in ``<cache>/.launches/<launch>`` that lead to the cache.
 
     Streaming refuses a local folder that any living or killed process has registered in shared memory ("Reused local
-    directory"). With a name of its own each launch starts at once, beside running jobs and after ``kill -9``, while the
-    shards stay shared. Links of processes that no longer live on this host are removed.
+    directory"). With names of its own each launch starts at once, beside running jobs and after ``kill -9``, and may
+    open a grown data set again, while the shards stay shared. What processes on this host that no longer live have
+    left is removed.
     """
 
     def __init__(self, cache: Path) -> None:
-        self.cache = cache
-        folder = cache / ".launches"
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_dead_links(folder)
-        name = f"{socket.gethostname()}.{os.getpid()}.{os.urandom(4).hex()}"
-        self.path = folder / name
-        self.path.symlink_to("..", target_is_directory=True)
+        launches = cache / ".launches"
+        launches.mkdir(parents=True, exist_ok=True)
+        for old in launches.iterdir():
+            host, _, process = old.name.rpartition(".")[0].rpartition(".")
+            if host == socket.gethostname() and process.isdigit() and not psutil.pid_exists(int(process)):
+                shutil.rmtree(old, ignore_errors=True)
+        self.path = launches / f"{socket.gethostname()}.{os.getpid()}.{os.urandom(4).hex()}"
+        self.path.mkdir()
 
     def remove(self) -> None:
-        """Remove the link; the shards stay."""
-        self.path.unlink(missing_ok=True)
+        """Remove the names; the shards stay."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
-def remove_dead_links(folder: Path) -> None:
-    """Remove the links of launches on this host whose process is gone."""
-    for link in folder.iterdir():
-        host, _, rest = link.name.rpartition(".")[0].rpartition(".")
-        if host == socket.gethostname() and rest.isdigit() and not psutil.pid_exists(int(rest)):
-            link.unlink(missing_ok=True)
+def new_name(launch: str, number: int, make: bool) -> str:
+    """The launch's ``number``-th name for the cache; the node's first rank makes it, the others only know it."""
+    name = Path(launch) / str(number)
+    if make:
+        name.symlink_to(Path("..", ".."), target_is_directory=True)
+    return str(name)
 
 
 class SnapshotStream(Stream):
@@ -96,11 +99,20 @@ class SnapshotStream(Stream):
         remote: folder or URL to fetch from; None if ``local`` holds the data set itself.
         local: the cache, under this launch's name.
         split: sub-folder of both.
+        cache_limit: bytes of shards to keep; the least recently used go first.
     """
 
-    def __init__(self, snapshot: Snapshot, remote: str | None, local: str, split: str | None = None) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        remote: str | None,
+        local: str,
+        split: str | None = None,
+        cache_limit: int | None = None,
+    ) -> None:
         super().__init__(remote=remote, local=local, split=split, download_retry=2, download_timeout=600)
         self.snapshot = snapshot
+        self.cache_limit = cache_limit
 
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
         """The snapshot's shards; nothing is downloaded."""
@@ -145,14 +157,17 @@ class SnapshotStream(Stream):
         locks.mkdir(exist_ok=True)
         with FileLock(locks / f"{raw.basename.replace('/', '.')}.lock"):
             if final.is_file() and final.stat().st_size == raw.bytes:
+                os.utime(final)
                 return 0
             self._fetch(shard, final)
+        if self.cache_limit is not None:
+            evict(Path(self.local), self.cache_limit, final)
         return int(raw.bytes)
 
     def _fetch(self, shard: Reader, final: Path) -> None:
         raw, zipped = shard.file_pairs[0]
         known = (zipped or raw).hashes
-        check = next((name for name in HASHES if name in known), None)
+        check = next((name for name in known if is_hash(name)), None)
         staging_root = Path(self.local, ".staging")
         staging_root.mkdir(exist_ok=True)
         faults: list[str] = []
@@ -187,6 +202,19 @@ class SnapshotStream(Stream):
             f"{free / 1e9:.1f} GB free there); run convert/verify.py on the data set, or set "
             "train_loader.dataset.cache_limit if the disk is too small"
         )
+
+
+def evict(cache: Path, limit: int, newest: Path) -> None:
+    """Remove shards, the least recently asked for first, until the cache holds at most ``limit`` bytes."""
+    with FileLock(cache / ".locks" / "evict.lock"):
+        shards = [(path.stat(), path) for path in cache.glob("**/*.mds") if ".staging" not in path.parts]
+        excess = sum(status.st_size for status, _ in shards) - limit
+        for status, path in sorted(shards, key=lambda item: item[0].st_mtime_ns):
+            if excess <= 0:
+                break
+            if path != newest:
+                path.unlink(missing_ok=True)
+                excess -= status.st_size
 
 
 def cache_report(local: str) -> dict[str, Any]:

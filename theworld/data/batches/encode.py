@@ -52,8 +52,8 @@ class SampleEncoder:
         self.max_seq_len = max_seq_len
         self.special_tokens = sorted(self.tokenizer.all_special_tokens, key=len, reverse=True)
         self.end_of_turn = "<end_of_turn>"
-        overhead = len(self.encode_turns([Turn("", "")])[0])
-        if overhead > max_seq_len:
+        overhead = sum(len(self.tokenize(piece)) for piece in self.render([Turn("", "")])[0])
+        if overhead >= max_seq_len:
             raise UserError(
                 f"train_loader.dataset.max_seq_len: {max_seq_len} tokens, but the image and world tokens of one "
                 f"sample alone take {overhead}; raise it, or use fewer world tokens (model.projector)"

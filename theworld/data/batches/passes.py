@@ -1,14 +1,14 @@
 """A pass over the data set as Composer sees it: a data loader of batches, each sample once.
 
 :class:`PassDataset` knows which samples are left (:mod:`~theworld.data.batches.order`), reads them through a
-:class:`streaming.StreamingDataset`, and saves and restores its place. :class:`PassLoader` runs the data loader's workers
-over it and, when the known samples are used up, takes up what the converter has added since.
+:class:`streaming.StreamingDataset`, and saves and restores its place. :class:`PassLoader` runs the data loader's
+workers over it and, when the known samples are used up, takes up what the converter has added since.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +17,7 @@ from composer.utils import dist
 from streaming import StreamingDataset
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from theworld.data.batches.cache import SnapshotStream
+from theworld.data.batches.cache import SnapshotStream, new_name
 from theworld.data.batches.collate import FILLER
 from theworld.data.batches.encode import IGNORE, EncodedSample
 from theworld.data.batches.order import Indices, Shuffle, Stage, pass_order, rank_batch
@@ -37,8 +37,10 @@ class Source:
 
     remote: str | None
     local: str
+    """The data set itself if there is no remote; else the launch's folder of names for the cache."""
     split: str | None = None
-    cache_limit: int | str | None = None
+    cache_limit: int | None = None
+    """Bytes of shards kept in the cache."""
 
     @property
     def origin(self) -> str:
@@ -75,6 +77,7 @@ class PassDataset(IterableDataset):
         self.follow_growth = follow_growth
         self.rank = dist.get_global_rank()
         self.ranks = dist.get_world_size()
+        self.times_opened = 0
         self.position = 0
         self.last_batch_may_be_short = False
         self.stages: list[Stage] = []
@@ -101,10 +104,13 @@ class PassDataset(IterableDataset):
 
     def _open(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        stream = SnapshotStream(snapshot, self.source.remote, self.source.local, self.source.split)
-        self.shards = StreamingDataset(
-            streams=[stream], batch_size=self.global_batch_size // self.ranks, cache_limit=self.source.cache_limit
-        )
+        source = self.source
+        local = source.local
+        if source.remote is not None:
+            local = new_name(source.local, self.times_opened, make=dist.get_local_rank() == 0)
+            self.times_opened += 1
+        self.stream = SnapshotStream(snapshot, source.remote, local, source.split, source.cache_limit)
+        self.shards = StreamingDataset(streams=[self.stream], batch_size=self.global_batch_size // self.ranks)
 
     def _reorder(self) -> None:
         self.order: Indices = pass_order(self.stages, self.snapshot.shard_sizes, self.shuffle)
@@ -209,15 +215,25 @@ class PassDataset(IterableDataset):
         """This worker's samples: of the rank's batches every ``num_workers``-th, whole batches in a row."""
         worker = get_worker_info()
         starts = list(self.batch_starts())[worker.id :: worker.num_workers] if worker else list(self.batch_starts())
-        with ShardLookahead(self.shards) as lookahead:
+        with ShardLookahead(self.fetch_shard) as lookahead:
             for place, start in enumerate(starts):
                 for ahead in starts[place : place + BATCHES_AHEAD + 1]:
-                    lookahead.request(slot.index for slot in self.slots(ahead))
+                    lookahead.request(self.shard_of(slot.index) for slot in self.slots(ahead))
                 for slot in self.slots(start):
+                    lookahead.wait(self.shard_of(slot.index))
                     encoded = self.prepare(self.shards[slot.index])
                     if slot.filler:
                         encoded = replace(encoded, labels=[IGNORE] * len(encoded.labels), no_loss=FILLER)
                     yield encoded
+
+    def shard_of(self, index: int) -> int:
+        """The shard that a sample lies in."""
+        return int(self.shards.spanner[index][0])
+
+    def fetch_shard(self, shard: int) -> None:
+        """Have the shard in the cache. Not by way of StreamingDataset's own states: where a fetch fails it leaves the
+        shard marked as being prepared, and the node's other workers wait for it for ever."""
+        self.stream.prepare_shard(self.shards.shards[shard])
 
     def batch_starts(self) -> range:
         """Positions at which the global batches begin that are to be read now."""
@@ -233,10 +249,9 @@ class PassDataset(IterableDataset):
 class ShardLookahead:
     """Fetches shards in the background shortly before they are needed."""
 
-    def __init__(self, shards: StreamingDataset) -> None:
-        self.shards = shards
-        self.requested: set[int] = set()
-        self.pending: list[Future[None]] = []
+    def __init__(self, fetch: Callable[[int], None]) -> None:
+        self.fetch = fetch
+        self.fetched: dict[int, Future[None]] = {}
 
     def __enter__(self) -> ShardLookahead:
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="shards")
@@ -245,14 +260,15 @@ class ShardLookahead:
     def __exit__(self, *_: object) -> None:
         self.executor.shutdown(wait=False, cancel_futures=True)
 
-    def request(self, indices: Iterator[int]) -> None:
-        """Ask for the shards of these samples; raises what an earlier request ran into."""
-        for shard in {int(self.shards.spanner[index][0]) for index in indices} - self.requested:
-            self.requested.add(shard)
-            self.pending.append(self.executor.submit(self.shards.prepare_shard, shard, False))
-        for future in [future for future in self.pending if future.done()]:
-            self.pending.remove(future)
-            future.result()
+    def request(self, shards: Iterable[int]) -> None:
+        """Ask for these shards, in this order, unless that was done before."""
+        for shard in shards:
+            if shard not in self.fetched:
+                self.fetched[shard] = self.executor.submit(self.fetch, shard)
+
+    def wait(self, shard: int) -> None:
+        """Return when the shard is there; raise what its fetch ran into."""
+        self.fetched[shard].result()
 
 
 class PassLoader(DataLoader):

@@ -83,7 +83,7 @@ def read_snapshot(source: str, split: str | None = None) -> Snapshot:
     index_text = read_file(where, "index.json")
     if index_text is None:
         raise UserError(
-            f"{where}: no index.json, so no MDS data set; run convert/to_mds.py first or set train_loader.dataset.remote"
+            f"{where}: no index.json, so no MDS data set; run convert/to_mds.py, or set train_loader.dataset.remote"
         )
     try:
         shards = json.loads(index_text)["shards"]

@@ -1,0 +1,223 @@
+"""A pass through the real loader: every sample once, through growth, resume and other rank counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import smoke_config
+from theworld.config.schema import Config
+from theworld.data.batches.snapshot import read_snapshot
+from theworld.data.shards.convert import convert
+from theworld.errors import UserError
+from theworld.model.build import load_processor
+from theworld.train.data import TrainData, build_data
+
+
+def open_data(config: Config, growing: bool = True) -> TrainData:
+    return build_data(
+        config.train_loader, load_processor(config.model), config.global_train_batch_size, config.seed, growing
+    )
+
+
+def ids_of(batch: dict[str, Any]) -> list[str]:
+    return [name for name, reason in zip(batch["sample_ids"], batch["skipped"], strict=True) if reason != "filler"]
+
+
+def flat(batches: list[list[str]]) -> list[str]:
+    return [name for batch in batches for name in batch]
+
+
+@pytest.fixture
+def half_downloaded(raw_sample: Path, tmp_path: Path) -> Path:
+    """A copy of the sample with 10 of its 26 images there."""
+    raw = tmp_path / "raw"
+    (raw / "images").mkdir(parents=True)
+    os.link(raw_sample / "openspatial.json", raw / "openspatial.json")
+    arrive(raw_sample, raw, 10)
+    return raw
+
+
+def arrive(source: Path, raw: Path, count: int) -> None:
+    for image in sorted((source / "images").iterdir())[:count]:
+        target = raw / "images" / image.name
+        if not target.exists():
+            os.link(image, target)
+
+
+def config_on(raw: Path, tmp_path: Path, *overrides: str) -> Config:
+    cache = f"train_loader.dataset.local={tmp_path / 'cache'}"
+    return smoke_config(raw, tmp_path / "mds", cache, "global_train_batch_size=4", *overrides)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_pass_has_every_sample_once_and_the_next_is_another_order(
+    raw_sample: Path, mds_sample: Path, tmp_path: Path, workers: int
+) -> None:
+    config = smoke_config(
+        raw_sample,
+        mds_sample,
+        f"train_loader.dataset.local={tmp_path}",
+        "global_train_batch_size=4",
+        f"train_loader.num_workers={workers}",
+    )
+    data = open_data(config)
+    first = [ids_of(batch) for batch in data.spec.dataloader]
+    second = [ids_of(batch) for batch in data.spec.dataloader]
+    names = [entry["filename"] for entry in json.loads((raw_sample / "openspatial.json").read_text())]
+    for batches in (first, second):
+        assert sorted(flat(batches)) == sorted(names)
+        assert [len(batch) for batch in batches] == [4] * 6 + [2]
+    assert first != second
+    data.close()
+
+
+def test_growth_is_taken_up_when_the_known_samples_are_used_up(
+    raw_sample: Path, half_downloaded: Path, tmp_path: Path
+) -> None:
+    config = config_on(half_downloaded, tmp_path)
+    convert(config.convert)
+    data = open_data(config)
+    batches = []
+    for number, batch in enumerate(data.spec.dataloader):
+        batches.append(ids_of(batch))
+        if number == 1:
+            arrive(raw_sample, half_downloaded, 17)
+            convert(config.convert)
+    # 10 known at first, 2 batches of 4; the other 2 are filled up with new ones rather than left in a short batch.
+    assert [len(batch) for batch in batches] == [4, 4, 4, 4, 1]
+    assert len(set(flat(batches))) == 17
+    data.close()
+
+
+def test_resume_goes_on_exactly_with_growth_and_another_worker_count(
+    raw_sample: Path, half_downloaded: Path, tmp_path: Path
+) -> None:
+    config = config_on(half_downloaded, tmp_path)
+    convert(config.convert)
+    data = open_data(config)
+    loader = iter(data.spec.dataloader)
+    seen = [*ids_of(next(loader)), *ids_of(next(loader))]
+    state = json.loads(json.dumps(data.dataset.state_dict(len(seen), True)))
+    expected_rest = [ids_of(batch) for batch in loader]
+    data.close()
+
+    same = open_data(config_on(half_downloaded, tmp_path, "train_loader.num_workers=2"))
+    same.dataset.load_state_dict(state)
+    assert [ids_of(batch) for batch in same.spec.dataloader] == expected_rest
+    same.close()
+
+    arrive(raw_sample, half_downloaded, 26)
+    convert(config.convert)
+    grown = open_data(config)
+    grown.dataset.load_state_dict(state)
+    rest = flat([ids_of(batch) for batch in grown.spec.dataloader])
+    assert len(rest) == 26 - 8
+    assert len(set(seen) | set(rest)) == 26
+    grown.close()
+
+
+def test_another_data_set_than_the_checkpoints_is_refused(mds_sample: Path, raw_sample: Path, tmp_path: Path) -> None:
+    config = smoke_config(raw_sample, mds_sample, f"train_loader.dataset.local={tmp_path}")
+    data = open_data(config)
+    state = data.dataset.state_dict(8, True)
+    state["generations"][0]["fingerprint"] = "another"
+    with pytest.raises(UserError, match="gen-00000 has changed"):
+        data.dataset.load_state_dict(state)
+    state["generations"] = [{"name": name, "fingerprint": "x", "samples": 1} for name in ("gen-00000", "gen-00001")]
+    state["generations"][0] = data.dataset.snapshot.generations[0].state_dict()
+    with pytest.raises(UserError, match="gen-00001 is missing"):
+        data.dataset.load_state_dict(state)
+    data.close()
+
+
+def test_second_start_copies_nothing_and_a_damaged_shard_is_fetched_again(
+    mds_sample: Path, raw_sample: Path, tmp_path: Path
+) -> None:
+    config = smoke_config(raw_sample, mds_sample, f"train_loader.dataset.local={tmp_path}")
+
+    def run() -> dict[str, int]:
+        data = open_data(config)
+        assert len(flat([ids_of(batch) for batch in data.spec.dataloader])) == 26
+        data.close()
+        return {str(path.relative_to(tmp_path)): path.stat().st_ino for path in tmp_path.glob("gen-*/*.mds")}
+
+    first = run()
+    assert len(first) > 2
+    assert run() == first
+    victim = sorted(first)[0]
+    with (tmp_path / victim).open("r+b") as shard:
+        shard.truncate(1000)
+    assert {name for name, inode in run().items() if first[name] != inode} == {victim}
+    assert (tmp_path / victim).read_bytes() == (mds_sample / victim).read_bytes()
+
+
+def test_a_shard_that_is_damaged_at_its_source_stops_with_one_line(
+    mds_sample: Path, raw_sample: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(mds_sample, broken)
+    shard = sorted(broken.glob("gen-*/*.mds"))[0]
+    content = bytearray(shard.read_bytes())
+    content[-10] ^= 255
+    shard.write_bytes(content)
+    data = open_data(smoke_config(raw_sample, broken, f"train_loader.dataset.local={tmp_path / 'cache'}"))
+    with pytest.raises((UserError, RuntimeError), match="cannot be fetched whole"):
+        list(data.spec.dataloader)
+    data.close()
+
+
+def test_default_cache_follows_from_the_remote_alone(
+    mds_sample: Path, raw_sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    config = smoke_config(raw_sample, mds_sample)
+    for _ in range(2):
+        data = open_data(config)
+        next(iter(data.spec.dataloader))
+        data.close()
+    assert len(list(tmp_path.glob("theworld-cache-*"))) == 1
+    monkeypatch.setenv("TMPDIR", "/proc/nowhere")
+    with pytest.raises(UserError, match="TMPDIR"):
+        open_data(config)
+
+
+def test_snapshot_counts_only_what_manifest_and_index_both_know(mds_sample: Path, tmp_path: Path) -> None:
+    shutil.copytree(mds_sample, tmp_path / "mds")
+    manifest = json.loads((tmp_path / "mds" / "manifest.json").read_text())
+    manifest["generations"].append({**manifest["generations"][0], "name": "gen-00001"})
+    (tmp_path / "mds" / "manifest.json").write_text(json.dumps(manifest))
+    assert read_snapshot(str(tmp_path / "mds")).samples == 26
+    (tmp_path / "mds" / "manifest.json").unlink()
+    assert read_snapshot(str(tmp_path / "mds")).samples == 26
+    (tmp_path / "mds" / "index.json").unlink()
+    with pytest.raises(UserError, match="to_mds"):
+        read_snapshot(str(tmp_path / "mds"))
+
+
+def test_starts_beside_the_remains_of_a_killed_process(mds_sample: Path, raw_sample: Path, tmp_path: Path) -> None:
+    """kill -9 leaves shared memory and lock files; with other temporary files gone Streaming refuses the folder."""
+    script = (
+        "import os, signal, sys; from tests.conftest import smoke_config; from tests.data.test_passes import open_data;"
+        "from pathlib import Path; raw, mds, cache = sys.argv[1:];"
+        "data = open_data(smoke_config(Path(raw), Path(mds), f'train_loader.dataset.local={cache}'));"
+        "next(iter(data.spec.dataloader)); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    arguments = [str(raw_sample), str(mds_sample), str(tmp_path)]
+    root = Path(__file__).parents[2]
+    for temporary in ("a", "b"):
+        (tmp_path / temporary).mkdir()
+        environment = {**os.environ, "TMPDIR": str(tmp_path / temporary)}
+        killed = subprocess.run([sys.executable, "-c", script, *arguments], cwd=root, env=environment, check=False)
+        assert killed.returncode == -9
+    data = open_data(smoke_config(raw_sample, mds_sample, f"train_loader.dataset.local={tmp_path}"))
+    assert len(flat([ids_of(batch) for batch in data.spec.dataloader])) == 26
+    assert len(list((tmp_path / ".launches").iterdir())) == 1
+    data.close()
