@@ -20,7 +20,6 @@ from torch import Tensor
 
 from theworld.model import tiny_tokenizer
 
-BUILTIN_TINY = "builtin:tiny"
 SEED = 20
 TEXT_VOCABULARY = 1024
 """Rows of the embedding: more than the tokenizer has, as with the real Gemma 3."""
