@@ -1,19 +1,17 @@
-"""Checkpoints that are whole or not there, and the newest of them found again.
+"""Checkpoints that are whole or not there.
 
 Composer's own saver writes to the final name and then moves a link: a kill in between leaves a cut file, or no link,
 and its autoresume then fails or starts over; on two nodes that share ``save_folder`` it always crashes. Here a
-checkpoint is written aside, forced to disk and renamed, and resuming looks at the checkpoints themselves.
+checkpoint is written aside, forced to disk and renamed, and resuming (:mod:`~theworld.train.checkpoint_files`) looks
+at the checkpoints themselves.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
-import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from composer.core import Callback, Event, State
@@ -21,20 +19,12 @@ from composer.loggers import Logger
 from composer.utils import create_interval_scheduler, dist
 from composer.utils.checkpoint import save_checkpoint
 
+from theworld.train.checkpoint_files import list_checkpoints
+
 log = logging.getLogger(__name__)
 
-NAME = re.compile(r"ep(\d+)-ba(\d+)(-rank0\.pt)?")
 SAVING = ".saving"
 LATEST = "latest-rank0.pt"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A finished checkpoint: a file, or with sharded FSDP a folder."""
-
-    path: Path
-    epoch: int
-    batch: int
 
 
 class WholeCheckpointSaver(Callback):
@@ -127,33 +117,3 @@ def point_latest(folder: Path, checkpoint: Path) -> None:
     aside.unlink(missing_ok=True)
     aside.symlink_to(checkpoint.name)
     os.replace(aside, folder / LATEST)
-
-
-def list_checkpoints(folder: Path) -> list[Checkpoint]:
-    """All checkpoints of a save folder, newest first, whole or not."""
-    found = []
-    for path in folder.iterdir() if folder.is_dir() else []:
-        match = NAME.fullmatch(path.name)
-        if match and not path.is_symlink():
-            found.append(Checkpoint(path, int(match.group(1)), int(match.group(2))))
-    return sorted(found, key=lambda checkpoint: (checkpoint.batch, checkpoint.epoch), reverse=True)
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint can be read: torch's files are zip archives, whose directory stands at the very end."""
-    if checkpoint.is_dir():
-        return (checkpoint / ".metadata").is_file()
-    try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            return any(name.endswith("data.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
-        return False
-
-
-def newest_whole_checkpoint(folder: Path) -> Checkpoint | None:
-    """The checkpoint to resume from; damaged ones are passed over and named in the log."""
-    for checkpoint in list_checkpoints(folder):
-        if is_whole(checkpoint.path):
-            return checkpoint
-        log.warning("%s: not a whole checkpoint, passed over", checkpoint.path)
-    return None

@@ -3,7 +3,8 @@
 One file per rank, ``<save_folder>/ledger/rank<R>.jsonl``, one line an optimizer batch: ``launch`` counts the starts of
 the run, ``batch`` the optimizer batches of the run from 0, ``ids`` are the samples that were trained on, ``skipped``
 names those that carried no loss and why. Lines of a killed launch whose batches a later launch trained again are
-superseded by that launch's.
+superseded by that launch's. ``<save_folder>/ledger/passes.jsonl`` says where each pass ended and which generations
+it had: ``batches`` is the number of optimizer batches of the run done by then.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from composer.loggers import Logger
 from composer.utils import dist
 
 from theworld.data.batches.collate import FILLER
+from theworld.data.batches.passes import PassDataset
 
 
 class Ledger(Callback):
@@ -27,9 +29,10 @@ class Ledger(Callback):
     knows of a batch that the ledger does not.
     """
 
-    def __init__(self, save_folder: Path, launch: int) -> None:
+    def __init__(self, save_folder: Path, launch: int, dataset: PassDataset) -> None:
         self.path = save_folder / "ledger" / f"rank{dist.get_global_rank()}.jsonl"
         self.launch = launch
+        self.dataset = dataset
         self.file: IO[bytes] | None = None
 
     def fit_start(self, state: State, logger: Logger) -> None:
@@ -52,6 +55,16 @@ class Ledger(Callback):
             line["skipped"] = skipped
         self.file.write((json.dumps(line) + "\n").encode())
         self.file.flush()
+
+    def epoch_end(self, state: State, logger: Logger) -> None:
+        if dist.get_global_rank() == 0:
+            line = {
+                "launch": self.launch,
+                "pass": int(state.timestamp.epoch) - 1,
+                "batches": int(state.timestamp.batch),
+                "generations": [generation.state_dict() for generation in self.dataset.snapshot.generations],
+            }
+            append_line(self.path.parent / "passes.jsonl", line)
 
     def sync(self) -> None:
         """Force the lines to disk."""
@@ -80,17 +93,22 @@ def drop_partial_line(path: Path) -> None:
             file.truncate(position)
 
 
+def append_line(path: Path, line: dict[str, Any]) -> None:
+    """Append one line of JSON and force it to disk."""
+    drop_partial_line(path)
+    with path.open("ab") as file:
+        file.write((json.dumps(line) + "\n").encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def start_launch(save_folder: Path, facts: dict[str, Any]) -> int:
     """Record a start of the run in ``launches.jsonl`` and return its number, 1 for the first. Rank 0 writes."""
     number: list[int] = [0]
     if dist.get_global_rank() == 0:
         path = save_folder / "launches.jsonl"
         save_folder.mkdir(parents=True, exist_ok=True)
-        drop_partial_line(path)
-        number[0] = (sum(1 for _ in path.open("rb")) if path.exists() else 0) + 1
-        with path.open("ab") as file:
-            file.write((json.dumps({"launch": number[0], **facts}) + "\n").encode())
-            file.flush()
-            os.fsync(file.fileno())
+        number[0] = (path.read_bytes().count(b"\n") if path.exists() else 0) + 1
+        append_line(path, {"launch": number[0], **facts})
     dist.broadcast_object_list(number)
     return number[0]

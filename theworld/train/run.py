@@ -19,7 +19,8 @@ from theworld import cli
 from theworld.config.check import check_training
 from theworld.config.schema import Config
 from theworld.model.build import load_model, load_processor
-from theworld.train.checkpoints import Checkpoint, WholeCheckpointSaver, newest_whole_checkpoint
+from theworld.train.checkpoint_files import Checkpoint, newest_whole_checkpoint
+from theworld.train.checkpoints import WholeCheckpointSaver
 from theworld.train.composer_model import ComposerTheWorld
 from theworld.train.data import TrainData, build_data
 from theworld.train.ledger import Ledger, start_launch
@@ -76,7 +77,7 @@ def fit(
 ) -> int:
     """Build Composer's trainer and run it."""
     length = PassLength(data.dataset, config.train_loader.expected_samples)
-    ledger = Ledger(save_folder, launch)
+    ledger = Ledger(save_folder, launch, data.dataset)
     saver = WholeCheckpointSaver(
         save_folder, config.save_interval, config.save_num_checkpoints_to_keep, before_save=ledger.sync
     )

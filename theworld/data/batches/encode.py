@@ -114,7 +114,8 @@ class SampleEncoder:
         return pieces
 
     def template(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
-        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+        settings: Any = {"tokenize": False, "add_generation_prompt": add_generation_prompt}
+        text = self.processor.apply_chat_template(messages, **settings)
         assert isinstance(text, str)
         return text
 
