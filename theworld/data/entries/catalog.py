@@ -11,21 +11,21 @@ import hashlib
 import json
 import shutil
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from theworld.data.entries.check import BadEntry, Entry, check_entry, id_key
-from theworld.data.entries.files import atomic_write, read_json, save_arrays, sync_file
+from theworld.data.entries.files import atomic_write, load_arrays, read_json, save_arrays, sync_file
 from theworld.data.entries.stream import BrokenJson, read_entries
 from theworld.errors import UserError
 
 VERSION = 1
-BLOCK = 2048
+BLOCK = 1024
 DUPLICATE = "id named more than once"
 
 
@@ -71,6 +71,26 @@ def encode_record(entry: Entry) -> bytes:
     return "\t".join([entry.id, *map(json.dumps, lists)]).encode("utf-8") + b"\n"
 
 
+class SeenKeys:
+    """The keys so far, as a sorted array: 8 bytes each, where a set of int takes a hundred."""
+
+    def __init__(self) -> None:
+        self.keys = np.zeros(0, np.uint64)
+        self.repeated = 0
+
+    def add(self, keys: np.ndarray) -> np.ndarray:
+        """(n,) bool: which of the keys (n,) uint64 come for the first time; the others are counted."""
+        first = np.zeros(len(keys), bool)
+        first[np.unique(keys, return_index=True)[1]] = True
+        places = np.searchsorted(self.keys, keys)
+        if len(self.keys):
+            first &= self.keys[np.minimum(places, len(self.keys) - 1)] != keys
+        order = np.argsort(keys[first])
+        self.keys = np.insert(self.keys, places[first][order], keys[first][order])
+        self.repeated += int(len(keys) - first.sum())
+        return first
+
+
 class Catalog:
     """The parsed form of one state of one conversations file.
 
@@ -88,7 +108,7 @@ class Catalog:
         self.folder = root / f"entries-{digest}"
         self.records = self.folder / "records"
         self.rejected = self.folder / "rejected.jsonl"
-        self._index = self.folder / "index.npz"
+        self._index = self.folder / "index"
         self._summary = self.folder / "summary.json"
         self.summary = Summary()
         self.complete = self._load_summary()
@@ -119,8 +139,8 @@ class Catalog:
             yield from self._parsed_blocks(json_path(), progress)
 
     def _indexed_blocks(self) -> Iterator[Block]:
-        with np.load(self._index, allow_pickle=False) as stored:
-            keys, lengths = stored["keys"], stored["lengths"].astype(np.int64)
+        stored = load_arrays(self._index)
+        keys, lengths = stored["keys"], stored["lengths"].astype(np.int64)
         offsets = np.cumsum(lengths) - lengths
         for start in range(0, len(keys), BLOCK):
             rows = slice(start, start + BLOCK)
@@ -128,49 +148,51 @@ class Catalog:
 
     def _parsed_blocks(self, path: Path, progress: Callable[[int], None] | None) -> Iterator[Block]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        summary, reasons = Summary(), Counter[str]()
-        seen: set[int] = set()
-        keys, lengths = array("Q"), array("Q")
-        yielded, offset = 0, 0
+        summary = Summary()
+        seen = SeenKeys()
+        keys, lengths, offset = array("Q"), array("Q"), 0
         with open(self.records, "wb") as records, open(self.rejected, "w", encoding="utf-8") as rejected:
-
-            def block() -> Block:
-                nonlocal yielded, offset
+            for entries in self._checked_entries(path, progress, summary, rejected):
+                block_keys = np.array([id_key(entry.id) for entry in entries], np.uint64)
+                new = seen.add(block_keys)
+                lines = [encode_record(entry) for entry in compress(entries, new)]
+                if not lines:
+                    continue
+                summary.example = summary.example or entries[0].id
+                records.writelines(lines)
                 records.flush()  # workers read it from here on
-                sizes = np.array(lengths[yielded:], np.int64)
-                made = Block(np.array(keys[yielded:], np.uint64), offset + np.cumsum(sizes) - sizes, sizes)
-                yielded, offset = len(keys), offset + int(sizes.sum())
-                return made
-
-            try:
-                for raw in read_entries(path, progress):
-                    summary.entries += 1
-                    try:
-                        entry = check_entry(raw, self.keep_masks)
-                    except BadEntry as bad:
-                        reasons[bad.reason] += 1
-                        line = {"id": bad.id, "reason": bad.reason, "detail": bad.detail, "entry": summary.entries - 1}
-                        rejected.write(json.dumps(line) + "\n")
-                        continue
-                    key = id_key(entry.id)
-                    if key in seen:
-                        reasons[DUPLICATE] += 1
-                        continue
-                    seen.add(key)
-                    summary.example = summary.example or entry.id
-                    record = encode_record(entry)
-                    records.write(record)
-                    keys.append(key)
-                    lengths.append(len(record))
-                    if len(keys) - yielded == BLOCK:
-                        yield block()
-            except BrokenJson as broken:
-                summary.broken = str(broken)
-            summary.good, summary.reasons = len(keys), dict(reasons)
-            yield block()
+                sizes = np.array([len(line) for line in lines], np.int64)
+                keys.extend(block_keys[new].tolist())
+                lengths.extend(sizes.tolist())
+                yield Block(block_keys[new], offset + np.cumsum(sizes) - sizes, sizes)
+                offset += int(sizes.sum())
             sync_file(records)
             sync_file(rejected)
+        summary.good = len(keys)
+        if seen.repeated:
+            summary.reasons[DUPLICATE] = seen.repeated
         self._save(summary, keys, lengths)
+
+    def _checked_entries(
+        self, path: Path, progress: Callable[[int], None] | None, summary: Summary, rejected: TextIO
+    ) -> Iterator[list[Entry]]:
+        """Good entries, a block at a time; counts and notes the others."""
+        entries: list[Entry] = []
+        try:
+            for raw in read_entries(path, progress):
+                summary.entries += 1
+                try:
+                    entries.append(check_entry(raw, self.keep_masks))
+                except BadEntry as bad:
+                    summary.reasons[bad.reason] = summary.reasons.get(bad.reason, 0) + 1
+                    line = {"id": bad.id, "reason": bad.reason, "detail": bad.detail, "entry": summary.entries - 1}
+                    rejected.write(json.dumps(line) + "\n")
+                if len(entries) == BLOCK:
+                    yield entries
+                    entries = []
+        except BrokenJson as broken:
+            summary.broken = str(broken)
+        yield entries
 
     def _save(self, summary: Summary, keys: array, lengths: array) -> None:
         """The index, then the summary that makes the catalog count; older catalogs go."""

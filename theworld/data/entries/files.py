@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Iterator
@@ -51,14 +50,22 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Replace ``path`` by an npz file (no pickle).
+    """Replace ``path`` by one-dimensional arrays: a line of JSON that describes them, then their bytes.
 
-    Packed in memory first: on a full disk numpy's own writer leaves a zip file that complains when it is collected.
+    Not npz: that needs a second copy in memory, and its writer cannot report a full disk in one line.
     """
-    packed = io.BytesIO()
-    np.savez(packed, allow_pickle=False, **arrays)
+    columns = [[name, array.dtype.str, len(array)] for name, array in arrays.items()]
     with atomic_write(path) as file:
-        file.write(packed.getbuffer())
+        file.write(json.dumps(columns).encode() + b"\n")
+        for array in arrays.values():
+            file.write(array.tobytes())
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """What :func:`save_arrays` wrote."""
+    with open(path, "rb") as file:
+        columns = json.loads(file.readline())
+        return {name: np.fromfile(file, dtype, length) for name, dtype, length in columns}
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from theworld.data.entries.check import IMAGE_SUFFIXES, id_key, image_id
-from theworld.data.entries.files import save_arrays
+from theworld.data.entries.files import load_arrays, save_arrays
 from theworld.errors import UserError
 
 
@@ -46,6 +46,8 @@ class ImageTable:
 
     def select(self, wanted: np.ndarray) -> ImageTable:
         """The rows where ``wanted`` (n,) bool is true, with names of their own."""
+        if wanted.all():
+            return self
         rows = np.flatnonzero(wanted)
         lengths = self.lengths[rows]
         names = b"".join(
@@ -55,16 +57,32 @@ class ImageTable:
         return ImageTable(self.keys[rows], self.sizes[rows], self.mtimes[rows], starts, lengths, names)
 
     def save(self, path: Path) -> None:
-        """Write as npz, without pickle."""
+        """Write to a file."""
         columns = {"keys": self.keys, "sizes": self.sizes, "mtimes": self.mtimes}
         places = {"starts": self.starts, "lengths": self.lengths, "names": np.frombuffer(self.names, np.uint8)}
         save_arrays(path, columns | places)
 
     @classmethod
     def load(cls, path: Path) -> ImageTable:
-        with np.load(path, allow_pickle=False) as stored:
-            columns = {name: stored[name] for name in ("keys", "sizes", "mtimes", "starts", "lengths")}
-            return cls(**columns, names=stored["names"].tobytes())
+        """What :meth:`save` wrote."""
+        columns = load_arrays(path)
+        return cls(**{**columns, "names": columns["names"].tobytes()})  # type: ignore[arg-type]
+
+
+def positions(table: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where keys are in a sorted table.
+
+    Args:
+        table: (n,) uint64, sorted.
+        keys: (m,) uint64.
+
+    Returns:
+        (m,) int64 rows, and (m,) bool whether the key is at that row.
+    """
+    if not len(table):
+        return np.zeros(len(keys), np.int64), np.zeros(len(keys), bool)
+    rows = np.minimum(np.searchsorted(table, keys), len(table) - 1)
+    return rows, table[rows] == keys
 
 
 def scan_images(folder: Path) -> ImageTable:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from theworld.config.schema import ConvertConfig
 from theworld.data.entries.catalog import Catalog
 from theworld.data.entries.check import id_key
-from theworld.data.entries.images import ImageTable, scan_images
+from theworld.data.entries.images import ImageTable, positions, scan_images
 from theworld.data.entries.source import JsonSource, open_source
 from theworld.data.shards.dataset import DataSet
 from theworld.data.shards.lock import exclusive_lock
@@ -181,18 +182,19 @@ class Conversion:
     def _wanted(self, scan: ImageTable) -> np.ndarray:
         """(n,) bool: images that are not written, not tried by this run, not known to be bad."""
         done = np.concatenate([self.train.written_keys(), self.evaluation.written_keys(), self.tried])
-        wanted = ~np.isin(scan.keys, done)
-        for entry_id, line in self.train.rejected_images().items():
-            key = np.uint64(id_key(entry_id))
-            row = int(np.searchsorted(scan.keys, key))
-            if row < len(scan) and scan.keys[row] == key:
-                unchanged = int(scan.sizes[row]) == line["size"] and int(scan.mtimes[row]) == line["mtime_ns"]
-                wanted[row] &= not unchanged
+        done.sort()
+        _, written = positions(done, scan.keys)
+        wanted = ~written
+        bad = self.train.rejected_images()
+        rows, there = positions(scan.keys, np.array([id_key(entry_id) for entry_id in bad], np.uint64))
+        for line, row in zip(compress(bad.values(), there), rows[there], strict=True):
+            unchanged = int(scan.sizes[row]) == line["size"] and int(scan.mtimes[row]) == line["mtime_ns"]
+            wanted[row] &= not unchanged
         return wanted
 
     def _any_entry(self, images: ImageTable) -> bool:
         """Whether some entry names one of the images."""
-        return any(np.isin(block.keys, images.keys).any() for block in self.catalog.blocks(self.source.fetch))
+        return any(positions(images.keys, block.keys)[1].any() for block in self.catalog.blocks(self.source.fetch))
 
     def _write(self, pending: Pending) -> None:
         """Write the shards of a generation that are not finished yet, then publish it."""
@@ -249,7 +251,8 @@ class Conversion:
             self.evaluation.refresh(self.settings.lasting(), summary.entries)
         for remote in self.remotes.values():
             remote.push()
-        matched = sum(int(np.isin(block.keys, scan.keys).sum()) for block in self.catalog.blocks(self.source.fetch))
+        blocks = self.catalog.blocks(self.source.fetch)
+        matched = sum(int(positions(scan.keys, block.keys)[1].sum()) for block in blocks)
         if not matched and not self.report.before:
             raise UserError(
                 f"no entry of {self.settings.json} has its image in {self.settings.images}: entries name images "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,9 @@ class DataSet:
 
     def written_keys(self) -> np.ndarray:
         """(samples,) uint64: keys of all ids written so far."""
-        keys = [id_key(entry_id) for folder in self.generations() for entry_id in generation_ids(folder)]
+        keys = array("Q")
+        for folder in self.generations():
+            keys.extend(id_key(entry_id) for entry_id in iterate_ids(folder))
         return np.array(keys, np.uint64)
 
     def samples(self) -> int:
@@ -163,22 +166,36 @@ def with_folder(shard: dict[str, Any], folder: str) -> dict[str, Any]:
 
 
 def generation_ids(folder: Path) -> list[str]:
+    """Ids of a generation in order; see :func:`iterate_ids`."""
+    return list(iterate_ids(folder))
+
+
+def iterate_ids(folder: Path) -> Iterator[str]:
     """Ids of a generation in order, from ids.txt, or from the shards if that was lost.
 
     Raises:
         UserError: ids.txt is lost and the shards cannot be read for it.
     """
     shards = read_shards(folder)
-    expected = sum(shard["samples"] for shard in shards)
     path = folder / IDS
-    if path.is_file():
-        ids = path.read_text(encoding="utf-8").split("\n")[:-1]
-        if len(ids) == expected:
-            return ids
+    if count_lines(path) == sum(shard["samples"] for shard in shards):
+        with open(path, encoding="utf-8", newline="\n") as lines:
+            yield from (line.rstrip("\n") for line in lines)
+        return
     try:
-        return [entry_id for shard in shards for entry_id in read_ids(folder / shard["raw_data"]["basename"])]
+        for shard in shards:
+            yield from read_ids(folder / shard["raw_data"]["basename"])
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: lost, and the shards cannot be read instead ({error}); bring it back") from error
+
+
+def count_lines(path: Path) -> int:
+    """Lines of a file; 0 if it is not there."""
+    try:
+        with open(path, "rb") as file:
+            return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
+    except FileNotFoundError:
+        return 0
 
 
 def write_if_different(path: Path, content: bytes) -> None:

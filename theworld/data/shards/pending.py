@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ import numpy as np
 
 from theworld.data.entries.check import id_key
 from theworld.data.entries.files import atomic_write, read_json, remove_temporaries, sync_folder
-from theworld.data.entries.images import ImageTable
+from theworld.data.entries.images import ImageTable, positions
 from theworld.data.shards.dataset import IDS, DataSet
 from theworld.data.shards.mds import INDEX, index_bytes
 from theworld.data.shards.plan import EVALUATION, PARTS, TRAIN
 
 SNAPSHOT = "snapshot.json"
-IMAGES = "images.npz"
+IMAGES = "images"
 READY = "ready.json"
 
 
@@ -86,25 +87,27 @@ class Pending:
         os.replace(self.folder, done)
         shutil.rmtree(done)
 
-    def fragments(self, part: str) -> list[dict[str, Any]]:
+    def fragments(self, part: str) -> Iterator[dict[str, Any]]:
         """Of the finished shards of a part, in order."""
         paths = {int(path.stem.rpartition("-")[2]): path for path in (self.folder / "fragments").glob(f"{part}-*.json")}
-        return [json.loads(paths[number].read_bytes()) for number in sorted(paths)]
+        for number in sorted(paths):
+            yield json.loads(paths[number].read_bytes())
 
     def close(self, json_entries: int) -> None:
         """Once every shard is finished: each part's index and ids, and the rejected images."""
         rejected = []
         samples = {}
         for part in PARTS:
-            fragments = self.fragments(part)
-            shards = [fragment["shard"] for fragment in fragments if fragment["shard"]]
-            rejected += [line for fragment in fragments for line in fragment["rejected"]]
-            samples[part] = sum(shard["samples"] for shard in shards)
+            shards = []
             with atomic_write(self.folder / part / IDS) as file:
-                for fragment in fragments:
+                for fragment in self.fragments(part):
                     file.write("".join(f"{entry_id}\n" for entry_id in fragment["ids"]).encode("utf-8"))
+                    rejected += fragment["rejected"]
+                    if fragment["shard"]:
+                        shards.append(fragment["shard"])
             with atomic_write(self.folder / part / INDEX) as file:  # flushes the folder too, renamed shards and all
                 file.write(index_bytes(shards))
+            samples[part] = sum(shard["samples"] for shard in shards)
         ready = {"samples": samples, "rejected": rejected, "json_entries": json_entries}
         with atomic_write(self.folder / READY) as file:
             file.write(json.dumps(ready).encode())
@@ -132,6 +135,5 @@ class Pending:
         return kept | {line["id"]: line for line in ready["rejected"]}
 
     def _tried(self, entry_id: str) -> bool:
-        key = np.uint64(id_key(entry_id))
-        row = int(np.searchsorted(self.images.keys, key))
-        return row < len(self.images) and bool(self.images.keys[row] == key)
+        _, there = positions(self.images.keys, np.array([id_key(entry_id)], np.uint64))
+        return bool(there[0])

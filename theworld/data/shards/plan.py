@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from theworld.data.entries.catalog import Block
-from theworld.data.entries.images import ImageTable
+from theworld.data.entries.images import ImageTable, positions
 from theworld.data.shards.mds import BYTES_PER_OFFSET, ShardFormat
 
 TRAIN = "train"
@@ -95,8 +95,8 @@ def plan_shards(
     threshold = int(holdout * 2**64)
     left = len(images) if limit is None else limit
     for block in blocks:
-        rows = np.minimum(np.searchsorted(images.keys, block.keys), max(len(images) - 1, 0))
-        found = np.flatnonzero(images.keys[rows] == block.keys)[:left] if len(images) else rows[:0]
+        rows, there = positions(images.keys, block.keys)
+        found = np.flatnonzero(there)[:left]
         left -= len(found)
         for place in found:
             row, length = int(rows[place]), int(block.lengths[place])

@@ -21,7 +21,7 @@ from theworld.data.shards.dataset import (
     MANIFEST,
     DataSet,
     describe_generation,
-    generation_ids,
+    iterate_ids,
     read_shards,
     with_folder,
 )
@@ -76,7 +76,7 @@ def verify(root: Path) -> Verification:
         result.samples += sum(shard["samples"] for shard in shards)
         check_shards(folder, shards, result)
         try:
-            keys += [id_key(entry_id) for entry_id in generation_ids(folder)]
+            keys += [id_key(entry_id) for entry_id in iterate_ids(folder)]
         except UserError as error:
             result.problems.append(str(error))
     repeated = len(keys) - len(np.unique(np.array(keys, np.uint64)))
