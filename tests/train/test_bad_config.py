@@ -1,0 +1,85 @@
+"""Bad input to the trainer: one line that names the key, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from theworld import cli
+
+ROOT = Path(__file__).parents[2]
+TRAIN = runpy.run_path(str(ROOT / "recipes" / "train.py"))["main"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["train_loader.dataset.remot=x"],
+            "unknown key train_loader.dataset.remot; did you mean train_loader.dataset.remote?",
+        ),
+        (["batch_size=8"], "batch_size: it is global_train_batch_size now"),
+        (["learning_rate=1e-4"], "it is optimizer.lr now"),
+        (["seed=many"], "seed: Value 'many'"),
+        (
+            ["train_loader.dataset.remote=nowhere"],
+            "train_loader.dataset.remote: no folder nowhere; run convert/to_mds.py",
+        ),
+        (["train_loader.dataset.remote=null", "train_loader.dataset.local=null"], "set remote"),
+        (["global_train_batch_size=0"], "global_train_batch_size: 0 is too small"),
+        (["device_train_microbatch_size=some"], "neither a number nor auto"),
+        (["device_train_microbatch_size=auto"], "device_train_microbatch_size: auto needs a GPU"),
+        (["precision=amp_bf16"], "precision: amp_bf16 needs a GPU"),
+        (["precision=half"], "precision: 'half' is not known"),
+        (["max_duration=soon"], "max_duration: 'soon' is not a time"),
+        (["save_folder=null"], "save_folder: not set"),
+        (["load_path=nothing.pt"], "load_path: no such checkpoint: nothing.pt"),
+        (["load_weights_only=true"], "load_weights_only: needs load_path"),
+        (["save_num_checkpoints_to_keep=0"], "would delete every checkpoint"),
+        (["model.projector.mode=patchy"], "model.projector.mode"),
+        (["model.projector.patch=5"], "model.projector.patch"),
+        (["model.enable_world=false", "model.freeze.language=true"], "nothing"),
+        (["optimizer.name=adamm"], "optimizer.name: 'adamm' is not known"),
+        (["optimizer.learning=1"], "unknown"),
+        (["scheduler.t_wamup=1ba"], "scheduler.t_wamup: unknown setting"),
+        (["callbacks.speed_monitr={}"], "'speed_monitr' is not known"),
+        (["train_loader.dataset.max_seq_len=24"], "max_seq_len"),
+        (["train_loader.dataset.cache_limit=lots"], "train_loader.dataset.cache_limit: 'lots' is no size"),
+        (["parallelism_config.fsdp2={}"], "parallelism_config.fsdp2: unknown"),
+        (["model.gemma=/no/such/folder"], "model.gemma"),
+    ],
+)
+def test_one_line_that_names_the_key(
+    overrides: list[str], expected: str, mds_sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [f"train_loader.dataset.remote={mds_sample}", f"save_folder={tmp_path / 'run'}"]
+    settings.append(f"train_loader.dataset.local={tmp_path / 'cache'}")
+    code = cli.run(TRAIN, [str(ROOT / "yamls" / "smoke.yaml"), *settings, *overrides])
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert code == 2
+    assert len(errors) == 1
+    assert expected in errors[0]
+
+
+def test_batch_that_does_not_divide_by_the_ranks(
+    mds_sample: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    code = cli.run(TRAIN, [str(ROOT / "yamls" / "smoke.yaml"), f"train_loader.dataset.remote={mds_sample}"])
+    assert code == 2
+    assert "8 does not divide by 3 ranks; use 6 or 9" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["key: [unclosed", "- a list", "\xff\xfe"])
+def test_yaml_that_is_none(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(content, encoding="latin-1")
+    assert cli.run(TRAIN, [str(path)]) == 2
+    assert str(path) in capsys.readouterr().err
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(TRAIN, ["--help"]) == 0
+    assert "composer" in capsys.readouterr().out
