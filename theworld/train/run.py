@@ -19,6 +19,7 @@ from theworld import cli
 from theworld.config.check import check_training
 from theworld.config.schema import Config
 from theworld.model.build import load_model, load_processor
+from theworld.model.processing import TheWorldProcessor
 from theworld.train.checkpoint_files import Checkpoint, newest_whole_checkpoint
 from theworld.train.checkpoints import WholeCheckpointSaver
 from theworld.train.composer_model import ComposerTheWorld
@@ -35,9 +36,11 @@ from theworld.train.registry import (
     construct_named,
     lookup,
 )
+from theworld.train.weights import Weights, pin_bases, read_saved_weights
 
 log = logging.getLogger(__name__)
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SECRET = re.compile(r"token|secret|password|api_?key|credential", re.IGNORECASE)
 
 
@@ -54,15 +57,22 @@ def train(config: Config) -> int:
     dist.initialize_dist(get_device(config.device), timeout=config.dist_timeout)
     assert config.save_folder is not None
     save_folder = Path(config.save_folder)
+    resume = find_resume(config, save_folder)
+    start = str(resume.path) if resume else config.load_path
+    saved = read_saved_weights(start) if start else None
+    if saved is not None:
+        pin_bases(config.model, saved)
     processor = load_processor(config.model)
     data = build_data(config.train_loader, processor, config.global_train_batch_size, config.seed, growing=True)
     try:
         announce(data.dataset, config.train_loader.expected_samples)
-        model = ComposerTheWorld(load_model(config.model, seed=config.seed), processor)
-        resume = find_resume(config, save_folder)
+        model = build_model(config, processor)
+        weights = Weights(model)
+        if saved is not None:
+            weights.take_from(saved, new_stage=resume is None and config.load_weights_only)
         launch = start_launch(save_folder, launch_facts(config, data, resume))
         write_config(config, save_folder)
-        return fit(config, save_folder, model, data, resume, launch)
+        return fit(config, save_folder, model, weights, data, resume, launch)
     finally:
         data.close()
 
@@ -71,6 +81,7 @@ def fit(
     config: Config,
     save_folder: Path,
     model: ComposerTheWorld,
+    weights: Weights,
     data: TrainData,
     resume: Checkpoint | None,
     launch: int,
@@ -79,7 +90,11 @@ def fit(
     length = PassLength(data.dataset, config.train_loader.expected_samples)
     ledger = Ledger(save_folder, launch, data.dataset)
     saver = WholeCheckpointSaver(
-        save_folder, config.save_interval, config.save_num_checkpoints_to_keep, before_save=ledger.sync
+        save_folder,
+        config.save_interval,
+        config.save_num_checkpoints_to_keep,
+        before_save=ledger.sync,
+        select=weights.drop_frozen,
     )
     progress_bar = sys.stderr.isatty() if config.progress_bar is None else config.progress_bar
     trainer = Trainer(
@@ -99,7 +114,9 @@ def fit(
         console_log_interval=config.log_interval,
         load_path=str(resume.path) if resume else config.load_path,
         load_weights_only=False if resume else config.load_weights_only,
-        load_strict_model_weights=True,
+        # Names and shapes are checked already; what a checkpoint lacks is what the bases have.
+        load_strict_model_weights=False,
+        load_ignore_keys=weights.select_saved,
         parallelism_config=config.parallelism_config,
         device=config.device,
         precision=config.precision,
@@ -120,6 +137,13 @@ def fit(
     trainer.close()
     log.info("done: %s batches, checkpoints in %s", int(trainer.state.timestamp.batch), save_folder)
     return 0
+
+
+def build_model(config: Config, processor: TheWorldProcessor) -> ComposerTheWorld:
+    """The model, frozen parts in the precision that the YAML asks for."""
+    frozen = config.model.frozen_dtype or ("bf16" if config.precision == "amp_bf16" else "fp32")
+    model = load_model(config.model, seed=config.seed, frozen_dtype=DTYPES[frozen])
+    return ComposerTheWorld(model, processor)
 
 
 def find_resume(config: Config, save_folder: Path) -> Checkpoint | None:
@@ -167,11 +191,7 @@ def build_loggers(config: Config, save_folder: Path) -> list[Any]:
     """Composer's loggers; TensorBoard's files go to the save folder unless the YAML says otherwise."""
     named = dict(config.loggers)
     if named.get("tensorboard") is not None:
-        named["tensorboard"] = {
-            "log_dir": str(save_folder / "tensorboard"),
-            "flush_interval": 1,
-            **named["tensorboard"],
-        }
+        named["tensorboard"] = {"log_dir": str(save_folder / "tensorboard"), **named["tensorboard"]}
     return construct_named(LOGGERS, "loggers", named)
 
 
