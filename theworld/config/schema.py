@@ -82,6 +82,9 @@ class ModelConfig:
     """Side in pixels of the square picture that the VAE sees."""
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
+    frozen_dtype: str | None = None
+    """fp32 or bf16, the precision that frozen parts are kept in; what trains is always fp32.
+    null: bf16 when precision is amp_bf16, else fp32."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
 

@@ -7,6 +7,7 @@ ranks of a node one fetches it and the others wait for it.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import struct
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ GEMMA_FILES = [*GEMMA_TEXT_FILES, "*.safetensors"]
 VAE_CONFIG = ["vae/config.json"]
 VAE_FILES = ["vae/config.json", "vae/*.safetensors"]
 """All that is needed of Cosmos: never its transformer, text encoder or safety checker."""
+FINGERPRINT_PARTS = 64
+FINGERPRINT_BYTES = 4096
+"""How many places of a weights file are looked at, and how much there."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class Base:
     folder: Path
 
     def record(self) -> dict[str, str | None]:
-        """Name and revision, for a checkpoint that wants to find these weights again."""
-        return {"name": self.name, "revision": self.revision}
+        """Name, revision and fingerprint, for a checkpoint that wants to find these weights again."""
+        return {"name": self.name, "revision": self.revision, "fingerprint": fingerprint(self.folder)}
 
 
 def resolve_gemma(name: str, revision: str | None = None, weights: bool = True) -> Base:
@@ -157,6 +161,27 @@ def is_whole(file: Path) -> bool:
             return False
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     return size == 8 + length + max(ends, default=0)
+
+
+def fingerprint(folder: Path) -> str | None:
+    """Tells weights apart, wherever they lie: a hash of every safetensors file's size, header and parts of its data.
+
+    Only some hundred kB of each file are read. None if there is no such file.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        return None
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with open(file, "rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            digest.update(stream.read(length))
+            for part in range(FINGERPRINT_PARTS):
+                stream.seek(8 + length + (size - 8 - length) * part // FINGERPRINT_PARTS)
+                digest.update(stream.read(FINGERPRINT_BYTES))
+    return digest.hexdigest()[:32]
 
 
 def _one_line(error: BaseException) -> str:

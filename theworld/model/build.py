@@ -117,14 +117,16 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     seed: int = PROJECTOR_SEED,
     with_world_encoder: bool = True,
+    frozen_dtype: torch.dtype | None = None,
 ) -> TheWorldForConditionalGeneration:
     """TheWorld with the weights of its bases, a new projector, and the freezing that ``cfg`` asks for; in eval mode.
 
     Args:
         cfg: the section ``model``.
-        dtype: of all weights.
+        dtype: of all weights; with ``frozen_dtype`` only of those that train.
         seed: of the new projector's weights; the same on every rank.
         with_world_encoder: False leaves the VAE's encoder out, for training on latents computed before.
+        frozen_dtype: of the parts that do not train; None: ``dtype``.
 
     Raises:
         UserError: a base is missing, gated, cut short or of another kind; a weight is missing or unexpected; nothing
@@ -138,23 +140,33 @@ def load_model(
     try:
         with _errors_only():  # it warns of the projector's missing weights, which are drawn below
             model = TheWorldForConditionalGeneration.from_pretrained(
-                gemma.folder, config=config, dtype=dtype, may_miss="model.world_projector."
+                gemma.folder,
+                config=config,
+                # As in the file, so that four billion frozen weights never take twice their memory.
+                dtype=dtype if frozen_dtype is None else "auto",
+                may_miss="model.world_projector.",
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"model.gemma: cannot load {gemma.folder}: {_first_line(error)}") from error
     assert isinstance(model, TheWorldForConditionalGeneration)
     if vae is not None:
+        assert model.model.world_projector is not None
+        model.model.world_projector.to(dtype)
         initialise_projector(model, seed)
         if with_world_encoder:
-            attach_world_encoder(model, vae)
+            attach_world_encoder(model, vae, dtype)
     if cfg.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     apply_freezing(model, cfg.freeze)
+    if frozen_dtype is not None:
+        for part in model.freezable_parts().values():
+            trains = any(parameter.requires_grad for parameter in part.parameters())
+            part.to(dtype if trains else frozen_dtype)
     return model.eval()
 
 
-def attach_world_encoder(model: TheWorldForConditionalGeneration, vae: Base) -> None:
-    """Give ``model`` the encoder of the VAE in ``vae.folder``, in the model's dtype.
+def attach_world_encoder(model: TheWorldForConditionalGeneration, vae: Base, dtype: torch.dtype) -> None:
+    """Give ``model`` the encoder of the VAE in ``vae.folder``.
 
     Raises:
         UserError: a weight of the encoder is missing or of another shape.
@@ -175,7 +187,7 @@ def attach_world_encoder(model: TheWorldForConditionalGeneration, vae: Base) -> 
             f"model.cosmos: {vae.folder}: {len(wrong)} weights missing or unexpected, for example {wrong[0]}"
         )
     encoder.load_vae(loaded)
-    model.model.world_encoder = encoder.to(device=parameter.device, dtype=parameter.dtype).eval()
+    model.model.world_encoder = encoder.to(device=parameter.device, dtype=dtype).eval()
     model.config.with_world_encoder = True
     model.config.base["cosmos"] = vae.record()
 

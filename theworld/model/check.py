@@ -8,6 +8,8 @@ from theworld.errors import UserError
 PROJECTOR_MODES = ("spatial", "channel", "patch")
 PROJECTOR_ARCHITECTURES = ("mlp", "linear")
 
+FROZEN_DTYPES = (None, "fp32", "bf16")
+
 VAE_CHANNELS = 16
 """Channels of a Cosmos latent (``z_dim``)."""
 VAE_STRIDE = 8
@@ -31,6 +33,8 @@ def check_model_config(cfg: ModelConfig) -> None:
     """
     if not cfg.gemma:
         raise UserError("model.gemma is empty; expected a Hub repo, a folder, or builtin:tiny")
+    if cfg.frozen_dtype not in FROZEN_DTYPES:
+        raise UserError(f"model.frozen_dtype is {cfg.frozen_dtype!r}; expected fp32, bf16 or null")
     if not cfg.enable_world:
         if cfg.freeze.vision and cfg.freeze.language:
             raise UserError(

@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from composer.core import Callback, Event, State
 from composer.loggers import Logger
@@ -35,13 +36,22 @@ class WholeCheckpointSaver(Callback):
         interval: Composer's time string.
         keep: how many checkpoints stay, those of earlier starts of the run included; -1 keeps all.
         before_save: called on all ranks right before a save, for what must be on disk with it.
+        select: called on all ranks with Composer's state before it is written; takes out what need not be saved.
     """
 
-    def __init__(self, folder: Path, interval: int | str, keep: int, before_save: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        interval: int | str,
+        keep: int,
+        before_save: Callable[[], None],
+        select: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
         self.folder = folder
         self.due = create_interval_scheduler(interval, include_end_of_training=True)
         self.keep = keep
         self.before_save = before_save
+        self.select = select
         self.last_saved_batch = -1
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
@@ -70,7 +80,7 @@ class WholeCheckpointSaver(Callback):
         self.before_save()
         name = f"ep{int(state.timestamp.epoch)}-ba{int(state.timestamp.batch)}"
         saving = self.folder / SAVING / name
-        saved = save_checkpoint(state, str(saving / f"{name}-rank{{rank}}.pt"))
+        saved = save_checkpoint(state, str(saving / f"{name}-rank{{rank}}.pt"), ignore_keys=self.select)
         dist.barrier()
         final = self.folder / (name if state.fsdp_sharded_state_dict_enabled else f"{name}-rank0.pt")
         if dist.get_global_rank() == 0:

@@ -1,0 +1,210 @@
+"""Which weights a checkpoint holds, and where the others come from.
+
+A checkpoint holds what trains, and what an earlier stage has trained; everything else is found again in the base
+models. Composer ignores weights that are missing from a file or unknown to the model when it resumes, so names, shapes
+and bases are checked here, before it loads anything.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from composer.utils import dist
+from torch.distributed import checkpoint as distributed_checkpoint
+from torch.distributed.checkpoint.api import CheckpointException
+
+from theworld.config.schema import ModelConfig
+from theworld.errors import UserError
+
+if TYPE_CHECKING:
+    from theworld.train.composer_model import ComposerTheWorld
+
+log = logging.getLogger(__name__)
+
+RECORD = "theworld_weights"
+"""Key beside Composer's own in a checkpoint's ``state``: JSON text, so that a sharded checkpoint can hold it too."""
+VERSION = 1
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SavedWeights:
+    """The weights in a checkpoint."""
+
+    path: str
+    shapes: dict[str, Shape]
+    trained: frozenset[str] | None
+    """Names that trained in the run that wrote it; None if it was not written by this project."""
+    bases: dict[str, dict[str, str | None]]
+    """``gemma`` and ``cosmos``: name, revision and fingerprint of the base models."""
+
+
+def read_saved_weights(path: str) -> SavedWeights:
+    """What a checkpoint holds, the same on all ranks: rank 0 looks.
+
+    Raises:
+        UserError: it is no checkpoint, or cut short.
+    """
+    found: list[SavedWeights | UserError | None] = [None]
+    if dist.get_global_rank() == 0:
+        try:
+            found[0] = _read_folder(Path(path)) if Path(path).is_dir() else _read_file(Path(path))
+        except UserError as error:
+            found[0] = error
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            found[0] = UserError(f"{path}: not a whole checkpoint of this trainer ({_first_line(error)})")
+        except CheckpointException as error:
+            found[0] = UserError(f"{path}: its description cannot be read ({_first_line(error)})")
+    dist.broadcast_object_list(found)
+    if isinstance(found[0], UserError):
+        raise found[0]
+    assert isinstance(found[0], SavedWeights)
+    return found[0]
+
+
+def _read_file(path: Path) -> SavedWeights:
+    # Composer's own format, which Composer unpickles in the same way when it loads; mapped, so no weight is read.
+    state = torch.load(path, map_location="cpu", mmap=True, weights_only=False)["state"]
+    return _saved_weights(path, {name: tuple(weight.shape) for name, weight in state["model"].items()}, state)
+
+
+def _read_folder(path: Path) -> SavedWeights:
+    reader = distributed_checkpoint.FileSystemReader(path)
+    described = reader.read_metadata().state_dict_metadata
+    prefix = "state.model."
+    sizes = {name: getattr(entry, "size", None) for name, entry in described.items() if name.startswith(prefix)}
+    shapes = {name.removeprefix(prefix): tuple(size) for name, size in sizes.items() if size is not None}
+    state: dict[str, Any] = {}
+    if f"state.{RECORD}" in described:
+        state[RECORD] = ""
+        distributed_checkpoint.load({"state": state}, storage_reader=reader, no_dist=True)
+    return _saved_weights(path, shapes, state)
+
+
+def _saved_weights(path: Path, shapes: dict[str, Shape], state: dict[str, Any]) -> SavedWeights:
+    if RECORD not in state:
+        return SavedWeights(str(path), shapes, None, {})
+    record = json.loads(state[RECORD])
+    if record["version"] != VERSION:
+        raise UserError(f"{path}: written by another version of this trainer ({record['version']})")
+    lost = sorted({*record["trained"], *record["inherited"]} - shapes.keys())
+    if lost:
+        raise UserError(f"{path}: {len(lost)} weights that it should hold are missing, for example {lost[0]}")
+    return SavedWeights(str(path), shapes, frozenset(record["trained"]), record["bases"])
+
+
+def pin_bases(config: ModelConfig, saved: SavedWeights) -> None:
+    """Ask for the revisions of the base models that the checkpoint was trained with, where the YAML names none."""
+    for part, key in (("gemma", "gemma_revision"), ("cosmos", "cosmos_revision")):
+        base = saved.bases.get(part, {})
+        if base.get("revision") and base.get("name") == getattr(config, part) and getattr(config, key) is None:
+            log.info("model.%s: %s, as in %s", key, base["revision"], saved.path)
+            setattr(config, key, base["revision"])
+
+
+class Weights:
+    """The weights of a run: what its checkpoints hold, and what it may take from one.
+
+    Args:
+        model: before Composer wraps it for DDP or FSDP, freezing applied.
+    """
+
+    def __init__(self, model: ComposerTheWorld) -> None:
+        self.shapes: dict[str, Shape] = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+        named = dict(model.named_parameters(remove_duplicate=False))
+        self.trained = frozenset(name for name, parameter in named.items() if parameter.requires_grad)
+        self.kept = set(self.shapes) - (named.keys() - self.trained)
+        self.bases: dict[str, dict[str, str | None]] = model.model.config.base
+        self.saved: SavedWeights | None = None
+
+    def take_from(self, saved: SavedWeights, new_stage: bool) -> None:
+        """Check that a checkpoint fits, and remember what it holds.
+
+        Args:
+            saved: the checkpoint.
+            new_stage: only its weights are wanted, and freezing may differ: what it lacks comes from the bases.
+
+        Raises:
+            UserError: a weight is missing, unexpected or of another shape, or the bases are other ones.
+        """
+        self._check_bases(saved)
+        unknown = sorted(saved.shapes.keys() - self.shapes.keys())
+        if unknown:
+            raise UserError(
+                f"{saved.path}: holds {len(unknown)} weights that the model does not have, for example {unknown[0]}; "
+                "is section model the same as when it was written?"
+            )
+        for name, shape in saved.shapes.items():
+            if shape != self.shapes[name]:
+                raise UserError(
+                    f"{saved.path}: {name} is {shape}, the model's is {self.shapes[name]}; "
+                    "is section model the same as when it was written?"
+                )
+        self._check_missing(saved, new_stage)
+        self.kept |= saved.shapes.keys() if saved.trained is not None else set()
+        self.saved = saved
+
+    def _check_missing(self, saved: SavedWeights, new_stage: bool) -> None:
+        if saved.trained is None:
+            missing = sorted(self.shapes.keys() - saved.shapes.keys())
+        elif new_stage:
+            # The projector always trains, so a checkpoint without it is of a model without a world.
+            missing = sorted(name for name in self.trained - saved.shapes.keys() if ".world_projector." in name)
+        elif self.trained != saved.trained:
+            other = sorted(self.trained ^ saved.trained)
+            raise UserError(
+                f"{saved.path}: model.freeze has changed, {len(other)} weights train now or did then but not both, for "
+                f"example {other[0]}; start a new stage with load_path={saved.path} load_weights_only=true and another "
+                "save_folder"
+            )
+        else:
+            missing = []
+        if missing:
+            raise UserError(f"{saved.path}: {len(missing)} weights of the model are missing, for example {missing[0]}")
+
+    def _check_bases(self, saved: SavedWeights) -> None:
+        for part, then in saved.bases.items():
+            now = self.bases.get(part, {})
+            if then.get("fingerprint") and now.get("fingerprint") and then["fingerprint"] != now["fingerprint"]:
+                raise UserError(
+                    f"model.{part}: {_base_name(now)} holds other weights than {_base_name(then)}, with which "
+                    f"{saved.path} was trained; name that one"
+                )
+
+    def drop_frozen(self, checkpoint: dict[str, Any]) -> None:
+        """Take out of a checkpoint that is about to be written what the bases hold, and add the record."""
+        state = checkpoint["state"]
+        for name in [name for name in state["model"] if name not in self.kept]:
+            del state["model"][name]
+        state[RECORD] = json.dumps(
+            {
+                "version": VERSION,
+                "trained": sorted(self.trained),
+                "inherited": sorted(self.kept - self.trained),
+                "bases": self.bases,
+            }
+        )
+
+    def select_saved(self, checkpoint: dict[str, Any]) -> None:
+        """Composer's ``load_ignore_keys``: of the model's own state (a sharded checkpoint) or the file's content leave
+        what the checkpoint holds."""
+        state = checkpoint["state"]
+        state.pop(RECORD, None)
+        assert self.saved is not None
+        if state.get("model") is not None:
+            for name in [name for name in state["model"] if name not in self.saved.shapes]:
+                del state["model"][name]
+
+
+def _base_name(base: dict[str, str | None]) -> str:
+    return f"{base['name']} at {base['revision']}" if base.get("revision") else str(base.get("name"))
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
