@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,14 @@ from composer.utils import dist
 
 from theworld.config.schema import LoaderConfig
 from theworld.config.sizes import parse_bytes
-from theworld.data.batches.cache import LaunchFolder, default_cache_folder
+from theworld.data.batches.cache import default_cache_folder, make_cache_folder
 from theworld.data.batches.collate import Collator, samples_in_batch, tokens_in_batch
 from theworld.data.batches.encode import EncodedSample, SampleEncoder
+from theworld.data.batches.launches import LaunchFolder
 from theworld.data.batches.order import Shuffle
 from theworld.data.batches.passes import PassDataset, PassLoader, Source
 from theworld.data.samples import decode_sample
+from theworld.errors import UserError
 
 if TYPE_CHECKING:
     from theworld.model.processing import TheWorldProcessor
@@ -92,20 +95,65 @@ def build_data(
 
 
 def open_cache(config: LoaderConfig) -> tuple[Source, LaunchFolder | None]:
-    """Where this launch reads shards from. The node's first rank makes the launch's name, the others learn it."""
+    """Where this launch reads shards from. The node's first rank makes the launch's name, the others learn it.
+
+    Raises:
+        UserError: on all ranks; the cache cannot be written on some node, or its ranks disagree on ``$TMPDIR``.
+    """
     settings = config.dataset
-    if settings.remote is None:
-        assert settings.local is not None
-        return Source(None, settings.local, settings.split), None
-    launch = None
-    if dist.get_local_rank() == 0:
-        cache = Path(settings.local) if settings.local else default_cache_folder(settings.remote)
-        cache.mkdir(parents=True, exist_ok=True)
-        log.info("shards are cached in %s", cache)
-        launch = LaunchFolder(cache)
-    names = dist.all_gather_object((dist.get_node_rank(), str(launch.path) if launch else None))
-    local = next(name for node, name in names if node == dist.get_node_rank() and name is not None)
     limit = (
         None if settings.cache_limit is None else parse_bytes("train_loader.dataset.cache_limit", settings.cache_limit)
     )
-    return Source(settings.remote, local, settings.split, limit), launch
+    launch, fault = None, None
+    if settings.remote is not None and dist.get_local_rank() == 0:
+        try:
+            cache = Path(settings.local) if settings.local else default_cache_folder(settings.remote)
+            make_cache_folder(cache)
+            log.info("shards are cached in %s", cache)
+            launch = LaunchFolder(cache)
+        except UserError as error:
+            fault = str(error)
+    opened = dist.all_gather_object(
+        RankCache(
+            dist.get_global_rank(),
+            dist.get_node_rank(),
+            tempfile.gettempdir(),
+            str(launch.path) if launch is not None else None,
+            fault,
+        )
+    )
+    check_ranks(opened)
+    if settings.remote is None:
+        assert settings.local is not None
+        return Source(None, settings.local, settings.split), None
+    name = next(rank.launch for rank in opened if rank.node == dist.get_node_rank() and rank.launch is not None)
+    return Source(settings.remote, name, settings.split, limit), launch
+
+
+@dataclass(frozen=True)
+class RankCache:
+    """What the ranks tell each other of where they cache shards."""
+
+    rank: int
+    node: int
+    temporary: str
+    launch: str | None
+    fault: str | None
+
+
+def check_ranks(opened: list[RankCache]) -> None:
+    """Every node must have a cache, and its ranks one folder for temporary files, where Streaming keeps its locks.
+
+    Raises:
+        UserError: names the rank that differs.
+    """
+    first_of_node: dict[int, RankCache] = {}
+    for rank in opened:
+        if rank.fault is not None:
+            raise UserError(f"node {rank.node}: {rank.fault}" if rank.node else rank.fault)
+        first = first_of_node.setdefault(rank.node, rank)
+        if rank.temporary != first.temporary:
+            raise UserError(
+                f"TMPDIR: rank {first.rank} has {first.temporary} but rank {rank.rank} of the same node has "
+                f"{rank.temporary}; set one for all ranks of a node"
+            )

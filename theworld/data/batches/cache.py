@@ -4,8 +4,10 @@ Differences from the stock :class:`streaming.Stream`, each for a reason seen in 
 
 - The shard list is the snapshot's, not a cached ``index.json``, which would hide growth and permute differently on a
   node with an empty cache.
+- A shard lies in a folder that its generation's fingerprint names, so that two data sets never share one, not even
+  when another is written to the same remote, or both are given the same ``local``.
 - A shard becomes visible only when it is complete and its hash is right; a wrong one is fetched again. The stock one
-  validates after the final name exists, and keeps a corrupt file.
+  validates after the final name exists, and keeps a corrupt file. A shard of an earlier launch is hashed once more.
 - Several jobs of a node may share the cache: a file lock per shard keeps them from writing the same file, and a
   process that fails to fetch a shard leaves nothing behind for which others would wait for ever.
 - A limit on the cache's size holds for all jobs together, and never touches a data set that is read in place.
@@ -17,78 +19,55 @@ import hashlib
 import logging
 import os
 import shutil
-import socket
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import psutil
 from filelock import FileLock
 from numpy.typing import NDArray
 from streaming import Stream
 from streaming.base.format import reader_from_json
-from streaming.base.format.base.reader import Reader
-from streaming.base.hashing import is_hash
+from streaming.base.format.base.reader import FileInfo, Reader
+from streaming.base.hashing import get_hash, is_hash
 from streaming.base.world import World
 
+from theworld.data.batches.launches import launch_of
 from theworld.data.batches.snapshot import Snapshot
+from theworld.data.batches.space import make_room
 from theworld.errors import UserError
 
 log = logging.getLogger(__name__)
 
 FETCH_ATTEMPTS = 3
+NO_SPACE = 28
 
 
 def default_cache_folder(remote: str) -> Path:
-    """A folder under ``$TMPDIR`` that follows from the remote alone, so that ranks and later runs share it.
-
-    Raises:
-        UserError: the folder for temporary files cannot be written.
-    """
+    """A folder under ``$TMPDIR`` that follows from the data alone, so that ranks and later runs share it."""
     where = remote if "://" in remote else os.path.abspath(remote)
     name = f"theworld-cache-{hashlib.sha256(where.encode()).hexdigest()[:16]}"
-    folder = Path(os.environ.get("TMPDIR") or tempfile.gettempdir()) / name
+    if not os.environ.get("TMPDIR"):
+        log.warning(
+            "TMPDIR is not set, so shards are cached in %s; set it to the node's own disk", tempfile.gettempdir()
+        )
+    return Path(os.environ.get("TMPDIR") or tempfile.gettempdir()) / name
+
+
+def make_cache_folder(folder: Path) -> None:
+    """Create the cache's folder.
+
+    Raises:
+        UserError: it cannot be created or written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise UserError(
-            f"train_loader.dataset.local: cannot create {folder} ({error.strerror}); "
-            "set TMPDIR to a writable folder on this node, or the key itself"
+            f"cannot write the cache of shards {folder} ({error.strerror}); set TMPDIR to a writable folder on this "
+            "node, or train_loader.dataset.local"
         ) from error
-    return folder
-
-
-class LaunchFolder:
-    """This launch's own names for the cache folder: links in ``<cache>/.launches/<launch>`` that lead to the cache.
-
-    Streaming refuses a local folder that any living or killed process has registered in shared memory ("Reused local
-    directory"). With names of its own each launch starts at once, beside running jobs and after ``kill -9``, and may
-    open a grown data set again, while the shards stay shared. What processes on this host that no longer live have
-    left is removed.
-    """
-
-    def __init__(self, cache: Path) -> None:
-        launches = cache / ".launches"
-        launches.mkdir(parents=True, exist_ok=True)
-        for old in launches.iterdir():
-            host, _, process = old.name.rpartition(".")[0].rpartition(".")
-            if host == socket.gethostname() and process.isdigit() and not psutil.pid_exists(int(process)):
-                shutil.rmtree(old, ignore_errors=True)
-        self.path = launches / f"{socket.gethostname()}.{os.getpid()}.{os.urandom(4).hex()}"
-        self.path.mkdir()
-
-    def remove(self) -> None:
-        """Remove the names; the shards stay."""
-        shutil.rmtree(self.path, ignore_errors=True)
-
-
-def new_name(launch: str, number: int, make: bool) -> str:
-    """The launch's ``number``-th name for the cache; the node's first rank makes it, the others only know it."""
-    name = Path(launch) / str(number)
-    if make:
-        name.symlink_to(Path("..", ".."), target_is_directory=True)
-    return str(name)
 
 
 class SnapshotStream(Stream):
@@ -99,7 +78,7 @@ class SnapshotStream(Stream):
         remote: folder or URL to fetch from; None if ``local`` holds the data set itself.
         local: the cache, under this launch's name.
         split: sub-folder of both.
-        cache_limit: bytes of shards to keep; the least recently used go first.
+        cache_limit: bytes of shards to keep, the least recently used go first; None: what fits the free disk.
     """
 
     def __init__(
@@ -113,10 +92,16 @@ class SnapshotStream(Stream):
         super().__init__(remote=remote, local=local, split=split, download_retry=2, download_timeout=600)
         self.snapshot = snapshot
         self.cache_limit = cache_limit
+        entries = snapshot.shards if remote is None else snapshot.cache_entries()
+        self.entries = {
+            str(entry["raw_data"]["basename"]): (entry, original)
+            for entry, original in zip(entries, snapshot.shards, strict=True)
+        }
+        """By the name in ``local``: the index entry there, and the one in ``remote``."""
 
     def get_shards(self, world: World, allow_unsafe_types: bool) -> list[Reader]:
         """The snapshot's shards; nothing is downloaded."""
-        readers = [reader_from_json(self.local, self.split, dict(info)) for info in self.snapshot.shards]
+        readers = [reader_from_json(self.local, self.split, dict(entry)) for entry, _ in self.entries.values()]
         for reader in readers:
             reader.validate(allow_unsafe_types)
         return readers
@@ -148,31 +133,56 @@ class SnapshotStream(Stream):
         raw, zipped = shard.file_pairs[0]
         final = Path(self.local, self.split, raw.basename)
         if self.remote is None:
-            if final.is_file():
-                return 0
-            if zipped is not None and Path(self.local, self.split, zipped.basename).is_file():
-                return super().prepare_shard(shard)
-            raise UserError(f"{final}: the shard is missing; run convert/to_mds.py or convert/verify.py")
+            return self._prepare_in_place(shard, final)
         locks = Path(self.local, ".locks")
         locks.mkdir(exist_ok=True)
-        with FileLock(locks / f"{raw.basename.replace('/', '.')}.lock"):
-            if final.is_file() and final.stat().st_size == raw.bytes:
+        flat_name = Path(self.split, raw.basename).as_posix().replace("/", ".")
+        checked = launch_of(self.local) / "checked" / flat_name
+        with FileLock(locks / f"{flat_name}.lock"):
+            if self._have(final, raw, checked):
                 os.utime(final)
                 return 0
-            self._fetch(shard, final)
-        if self.cache_limit is not None:
-            evict(Path(self.local), self.cache_limit, final)
+            make_room(Path(self.local), int(raw.bytes + (zipped.bytes if zipped else 0)), self.cache_limit)
+            self._fetch(raw.basename, final)
+            checked.parent.mkdir(exist_ok=True)
+            checked.touch()
         return int(raw.bytes)
 
-    def _fetch(self, shard: Reader, final: Path) -> None:
+    def _prepare_in_place(self, shard: Reader, final: Path) -> int:
+        """A data set that is read where it lies: nothing to fetch, at most to decompress."""
         raw, zipped = shard.file_pairs[0]
-        known = (zipped or raw).hashes
-        check = next((name for name in known if is_hash(name)), None)
+        if final.is_file():
+            if final.stat().st_size != raw.bytes:
+                raise UserError(f"{final}: has {final.stat().st_size} bytes instead of {raw.bytes}; put it back")
+            return 0
+        if zipped is not None and Path(self.local, self.split, zipped.basename).is_file():
+            return super().prepare_shard(shard)
+        raise UserError(f"{final}: the shard is missing; run convert/to_mds.py or convert/verify.py")
+
+    def _have(self, final: Path, raw: FileInfo, checked: Path) -> bool:
+        """Whether the cache has the shard, as it should be; its hash is taken once a launch."""
+        if not (final.is_file() and final.stat().st_size == raw.bytes):
+            return False
+        if checked.exists():
+            return True
+        algorithm = usable_hash(raw)
+        if algorithm is not None and get_hash(algorithm, final.read_bytes()) != raw.hashes[algorithm]:
+            log.warning("%s: is damaged, fetched again", final)
+            return False
+        checked.parent.mkdir(exist_ok=True)
+        checked.touch()
+        return True
+
+    def _fetch(self, name: str, final: Path) -> None:
+        """Copy the shard to a place aside, check it, give it its name."""
+        _, original = self.entries[name]
         staging_root = Path(self.local, ".staging")
         staging_root.mkdir(exist_ok=True)
         faults: list[str] = []
         for _attempt in range(FETCH_ATTEMPTS):
             with tempfile.TemporaryDirectory(dir=staging_root) as staging:
+                shard = reader_from_json(staging, self.split, dict(original))
+                raw, zipped = shard.file_pairs[0]
                 stream = Stream(
                     remote=self.remote,
                     local=staging,
@@ -182,15 +192,15 @@ class SnapshotStream(Stream):
                     keep_zip=False,
                 )
                 # What Streaming fills in for streams that are members of a dataset.
-                stream.apply_default({"split": None, "validate_hash": check})
+                stream.apply_default({"split": None, "validate_hash": usable_hash(zipped or raw)})
                 staged = Path(staging, self.split, raw.basename)
                 try:
                     stream.prepare_shard(shard)
                     if staged.stat().st_size != raw.bytes:
                         raise ValueError(f"{staged.stat().st_size} bytes instead of {raw.bytes}")
-                except (OSError, ValueError, RuntimeError) as error:
+                except Exception as error:  # each store has errors of its own
                     faults.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
-                    if isinstance(error, OSError) and error.errno == 28:
+                    if isinstance(error, OSError) and error.errno == NO_SPACE:
                         break
                     continue
                 final.parent.mkdir(parents=True, exist_ok=True)
@@ -198,30 +208,12 @@ class SnapshotStream(Stream):
                 return
         free = shutil.disk_usage(self.local).free
         raise UserError(
-            f"{self.remote}/{raw.basename}: cannot be fetched whole into {final.parent} ({faults[-1]}; "
-            f"{free / 1e9:.1f} GB free there); run convert/verify.py on the data set, or set "
-            "train_loader.dataset.cache_limit if the disk is too small"
+            f"{self.remote}/{original['raw_data']['basename']}: cannot be fetched whole into {final.parent.resolve()} "
+            f"({faults[-1]}; {free / 1e9:.1f} GB free there); run convert/verify.py on the data set, or set TMPDIR or "
+            "train_loader.dataset.local to a larger disk if this one is too small"
         )
 
 
-def evict(cache: Path, limit: int, newest: Path) -> None:
-    """Remove shards, the least recently asked for first, until the cache holds at most ``limit`` bytes."""
-    with FileLock(cache / ".locks" / "evict.lock"):
-        shards = [(path.stat(), path) for path in cache.glob("**/*.mds") if ".staging" not in path.parts]
-        excess = sum(status.st_size for status, _ in shards) - limit
-        for status, path in sorted(shards, key=lambda item: item[0].st_mtime_ns):
-            if excess <= 0:
-                break
-            if path != newest:
-                path.unlink(missing_ok=True)
-                excess -= status.st_size
-
-
-def cache_report(local: str) -> dict[str, Any]:
-    """Files and bytes in the cache and bytes free beside it, for logs."""
-    files = [path for path in Path(local).rglob("*.mds") if path.is_file()]
-    return {
-        "shards": len(files),
-        "bytes": sum(path.stat().st_size for path in files),
-        "free": shutil.disk_usage(local).free,
-    }
+def usable_hash(file: FileInfo) -> str | None:
+    """An algorithm that the index has a hash of the file by and that Streaming can compute; None: there is none."""
+    return next((name for name in file.hashes if is_hash(name)), None)

@@ -11,17 +11,21 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from composer.utils import dist
 from streaming import StreamingDataset
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from theworld.data.batches.cache import SnapshotStream, new_name
+from theworld.data.batches.cache import SnapshotStream
 from theworld.data.batches.collate import FILLER
 from theworld.data.batches.encode import IGNORE, EncodedSample
-from theworld.data.batches.order import Indices, Shuffle, Stage, pass_order, rank_batch
+from theworld.data.batches.launches import new_name
+from theworld.data.batches.order import SHUFFLE_BLOCK, Indices, Shuffle, Stage, pass_order, rank_batch
+from theworld.data.batches.shared_memory import one_opening_at_a_time, record_segments
 from theworld.data.batches.snapshot import Snapshot, read_snapshot
+from theworld.data.batches.space import check_capacity, in_megabytes
 from theworld.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -40,7 +44,7 @@ class Source:
     """The data set itself if there is no remote; else the launch's folder of names for the cache."""
     split: str | None = None
     cache_limit: int | None = None
-    """Bytes of shards kept in the cache."""
+    """Bytes of shards kept in the cache; None: what fits the free disk."""
 
     @property
     def origin(self) -> str:
@@ -106,11 +110,32 @@ class PassDataset(IterableDataset):
         self.snapshot = snapshot
         source = self.source
         local = source.local
+        leader = dist.get_local_rank() == 0
         if source.remote is not None:
-            local = new_name(source.local, self.times_opened, make=dist.get_local_rank() == 0)
+            local = new_name(source.local, self.times_opened, make=leader)
             self.times_opened += 1
-        self.stream = SnapshotStream(snapshot, source.remote, local, source.split, source.cache_limit)
-        self.shards = StreamingDataset(streams=[self.stream], batch_size=self.global_batch_size // self.ranks)
+            if leader:
+                self._check_room(local)
+        with one_opening_at_a_time(leader):
+            self.stream = SnapshotStream(snapshot, source.remote, local, source.split, source.cache_limit)
+            self.shards = StreamingDataset(streams=[self.stream], batch_size=self.global_batch_size // self.ranks)
+            if leader:
+                # Streaming tells its number nowhere else.
+                record_segments(self.shards._shm_prefix_int)
+
+    def _check_room(self, local: str) -> None:
+        """Refuse a cache that cannot hold a few shards; warn if it cannot hold those that are read side by side."""
+        sizes = [int(shard["raw_data"]["bytes"]) for shard in self.snapshot.shards]
+        capacity = check_capacity(Path(local).resolve(), self.source.cache_limit, sizes)
+        total = sum(sizes)
+        shards_of_a_group = SHUFFLE_BLOCK * len(sizes) / self.snapshot.samples + 1
+        side_by_side = min(total, int(self.shuffle.groups * shards_of_a_group * total / len(sizes)))
+        if capacity < side_by_side and self.shuffle.enabled:
+            log.warning(
+                "the cache of shards holds %s, but %s are read side by side: some shards are fetched several times",
+                in_megabytes(capacity),
+                in_megabytes(side_by_side),
+            )
 
     def _reorder(self) -> None:
         self.order: Indices = pass_order(self.stages, self.snapshot.shard_sizes, self.shuffle)
@@ -298,6 +323,18 @@ class PassLoader(DataLoader):
         starts = dataset.batch_starts()
         if not len(starts):
             return
-        for start, batch in zip(starts, super().__iter__(), strict=True):
-            dataset.position = min(start + dataset.global_batch_size, len(dataset.order))
-            yield batch
+        try:
+            for start, batch in zip(starts, super().__iter__(), strict=True):
+                dataset.position = min(start + dataset.global_batch_size, len(dataset.order))
+                yield batch
+        except UserError as error:
+            line = without_traceback(str(error))
+            if dataset.rank != 0:
+                # The command line prints rank 0's errors only.
+                log.error("rank %d: %s", dataset.rank, line)
+            raise UserError(line) from error
+
+
+def without_traceback(message: str) -> str:
+    """What a worker's error said. torch puts the worker's traceback around it, as text."""
+    return message.rpartition(f"{UserError.__name__}: ")[2].strip()

@@ -14,7 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from theworld.data.shards.remote import is_not_found
 from theworld.errors import UserError
+
+READ_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,21 @@ class Snapshot:
         """Names the whole snapshot."""
         text = "\n".join(f"{generation.name} {generation.fingerprint}" for generation in self.generations)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def cache_entries(self) -> list[dict[str, Any]]:
+        """The shards' index entries with the names that the cache has for them: in a folder for each generation that
+        its fingerprint names, so that what another data set calls the same is another file."""
+        entries: list[dict[str, Any]] = []
+        for generation in self.generations:
+            folder = f"{generation.name}-{generation.fingerprint[:16]}"
+            for shard in self.shards[len(entries) : len(entries) + generation.shards]:
+                entry = dict(shard)
+                for key in ("raw_data", "zip_data"):
+                    if shard.get(key):
+                        name = str(shard[key]["basename"]).removeprefix(f"{generation.name}/")
+                        entry[key] = {**shard[key], "basename": f"{folder}/{name}"}
+                entries.append(entry)
+        return entries
 
     def difference(self, known: Sequence[dict[str, Any]]) -> str | None:
         """How the first generations differ from those that a checkpoint knew; None if this snapshot continues them."""
@@ -126,11 +144,22 @@ def read_file(folder: str, name: str) -> str | None:
         return path.read_text(encoding="utf-8") if path.is_file() else None
     # Imported here: Streaming brings torch, which the converter's processes must not load.
     from streaming.base.storage.download import CloudDownloader
+    from streaming.base.util import retry
 
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / name
+
+        @retry(num_attempts=READ_ATTEMPTS)
+        def download() -> None:
+            try:
+                CloudDownloader.direct_download(f"{folder}/{name}", str(path))
+            except Exception as error:  # each store has errors of its own
+                if not is_not_found(error):
+                    raise
+
         try:
-            CloudDownloader.get(folder).download(f"{folder}/{name}", str(path), timeout=60)
-        except FileNotFoundError:
-            return None
-        return path.read_text(encoding="utf-8")
+            download()
+        except Exception as error:
+            fault = (str(error).splitlines() or [""])[0] or type(error).__name__
+            raise UserError(f"{folder}/{name}: cannot be read ({fault}); check address and credentials") from error
+        return path.read_text(encoding="utf-8") if path.is_file() else None
