@@ -29,6 +29,12 @@ from typing import Any
 import psutil
 from PIL import Image
 
+from theworld.data.entries.catalog import Catalog
+from theworld.data.entries.images import scan_images
+from theworld.data.entries.source import open_source
+from theworld.data.shards.mds import COLUMNS, ShardFormat
+from theworld.data.shards.plan import plan_shards
+from theworld.data.shards.write import ShardWriter
 from theworld.synthetic import generate
 
 RENDERED = 400
@@ -78,8 +84,6 @@ def load_sample(entry: dict[str, Any], raw: Path) -> dict[str, Any]:
 
 def run_mdswriter(raw: Path, out: Path, workers: int) -> float:
     from streaming import MDSWriter
-
-    from theworld.data.shards.mds import COLUMNS
 
     started = time.perf_counter()
     with MDSWriter(columns=dict(COLUMNS), out=str(out), hashes=["xxh128"]) as writer:
@@ -206,6 +210,37 @@ def time_growth(raw: Path, folder: Path, workers: int, images: int) -> tuple[flo
     return seconds
 
 
+def time_stages(raw: Path, folder: Path) -> dict[str, float]:
+    """Seconds of each stage of the converter, one after the other in this process alone."""
+    state = folder / "stages"
+    for part in ("train", "fragments"):
+        (state / part).mkdir(parents=True)
+    source = open_source(str(raw / "openspatial.json"), None)
+    catalog = Catalog(state, source.identity, keep_masks=False)
+    clock = [time.perf_counter()]
+
+    def lap() -> float:
+        clock.append(time.perf_counter())
+        return clock[-1] - clock[-2]
+
+    scan = scan_images(raw / "images")
+    seconds = {"list the images": lap()}
+    for _ in catalog.blocks(source.fetch):
+        pass
+    seconds["parse, check and index the JSON"] = lap()
+    layout = ShardFormat(1 << 26)
+    jobs = list(plan_shards(catalog.blocks(source.fetch), scan, layout, 0.0, None))
+    seconds["plan the shards"] = lap()
+    writer = ShardWriter(raw / "images", catalog.records, state, layout, decode=False)
+    written = [(job, writer.write(job)) for job in jobs]
+    seconds["read, check, hash and write the images"] = lap()
+    for job, shard in written:
+        writer.finish(job, shard)
+    seconds["flush the shards to the disk"] = lap()
+    shutil.rmtree(state)
+    return seconds
+
+
 def compare(folder: Path, images: int, workers: int, rounds: int) -> None:
     raw = folder / "raw"
     raw.mkdir()
@@ -236,6 +271,9 @@ def compare(folder: Path, images: int, workers: int, rounds: int) -> None:
         print(f"{NAMES[name]}: not measured, it is not installed: pip install {name}")
     grown, nothing = time_growth(raw, folder, workers, images)
     share = grown / medians["theworld"]
+    print("Where the time goes, in one process without overlap:")
+    for stage, spent in time_stages(raw, folder).items():
+        print(f"- {stage}: {spent:.2f} s, {spent / images * 1e6:.0f} us an image")
     print(f"1 % new: {grown:.2f} s, {share:.1%} of a full conversion; nothing new: {nothing:.2f} s")
 
 

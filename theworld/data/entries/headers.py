@@ -6,8 +6,6 @@ import io
 import struct
 import warnings
 
-from PIL import Image
-
 SUFFIX_TYPES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_START = b"\xff\xd8"
@@ -133,6 +131,8 @@ def measure_webp(data: bytes) -> tuple[int, int]:
 
 def decode_fully(data: bytes, size: tuple[int, int]) -> None:
     """Decode every pixel; whatever Pillow objects to is the detail."""
+    from PIL import Image  # a tenth of the converter's start, and only needed here
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -26,7 +26,7 @@ from theworld.data.entries.source import JsonSource, open_source
 from theworld.data.shards.dataset import DataSet
 from theworld.data.shards.lock import exclusive_lock
 from theworld.data.shards.pending import Pending
-from theworld.data.shards.plan import EVALUATION, PARTS, TRAIN, plan_shards
+from theworld.data.shards.plan import EVALUATION, TRAIN, plan_shards
 from theworld.data.shards.pool import ShardPool
 from theworld.data.shards.remote import RemoteDataSet, staging_folder, upload_finished
 from theworld.data.shards.report import NO_IMAGE, Progress, Report
@@ -200,8 +200,6 @@ class Conversion:
         """Write the shards of a generation that are not finished yet, then publish it."""
         if shutil.disk_usage(self.state).free < int(pending.images.sizes.sum()):
             logger.warning("%s: less space than the images take; it may not be enough", self.train.root)
-        for part in PARTS:
-            (pending.folder / part).mkdir(exist_ok=True)
         layout, limit = self.settings.format, pending.snapshot["limit"]
         progress = Progress(min(len(pending.images), limit or len(pending.images)))
         blocks = self.catalog.blocks(self.source.fetch, progress.read)

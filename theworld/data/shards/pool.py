@@ -68,15 +68,23 @@ class ShardPool:
             UserError: a worker was killed.
             OSError: of a worker, such as a full disk.
         """
+        unfinished: ShardJob | None = None
         try:
             for job in jobs:
                 fragment = self.writer.finished(job)
                 if fragment is not None:
                     yield job, fragment
                     continue
-                self._submit(job)
+                if unfinished is not None:
+                    self._submit(unfinished)
+                unfinished = job
                 while len(self._writing) + len(self._finishing) >= self.workers * JOBS_PER_WORKER:
                     yield from self._collect()
+            if unfinished is not None and self._processes is None:
+                # One shard, as after a small growth: written before a worker could have started.
+                yield unfinished, self.writer.finish(unfinished, self.writer.write(unfinished))
+            elif unfinished is not None:
+                self._submit(unfinished)
             while self._writing or self._finishing:
                 yield from self._collect()
         except BrokenProcessPool as error:

@@ -23,7 +23,8 @@ class Report:
     Attributes:
         entries: entries in the conversations file.
         images: image files found.
-        written: samples written by this run, by shards finished earlier included.
+        written: samples in the generations that this run added, those of shards finished by a killed run included.
+        held_out: how many of these went to the held-out set.
         before: samples that were there already.
         left_out: reason to number of entries that did not become samples.
         bytes: image bytes written by this run.
@@ -65,10 +66,11 @@ class Progress:
 
     Args:
         samples: most samples there can be to write.
+        line_every: seconds between lines.
     """
 
-    def __init__(self, samples: int) -> None:
-        self.total = samples
+    def __init__(self, samples: int, line_every: float = LINE_EVERY) -> None:
+        self.total, self.line_every = samples, line_every
         self.samples = self.bytes = self.json_bytes = 0
         self.started = self.last_line = time.monotonic()
         self.bar = tqdm(total=samples, unit=" images", disable=None, smoothing=0.05, file=sys.stderr)
@@ -76,7 +78,7 @@ class Progress:
     def read(self, json_bytes: int) -> None:
         """Bytes of the conversations file read so far."""
         self.json_bytes = json_bytes
-        if time.monotonic() - self.last_line > LINE_EVERY:
+        if time.monotonic() - self.last_line > self.line_every:
             self.tick()
 
     def add(self, samples: int, size: int) -> None:
@@ -92,7 +94,7 @@ class Progress:
         megabytes = self.bytes / 1e6 / seconds
         if not self.bar.disable:
             self.bar.set_postfix_str(f"{megabytes:.0f} MB/s, JSON {self.json_bytes / 1e9:.1f} GB")
-        elif now - self.last_line > LINE_EVERY:
+        elif now - self.last_line > self.line_every:
             rate = self.samples / seconds
             left = f"{(self.total - self.samples) / rate / 60:.0f} min left" if rate else "time left unknown"
             logger.info(

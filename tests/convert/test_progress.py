@@ -1,0 +1,72 @@
+"""What is visible while a conversion runs."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import pty
+import struct
+import subprocess
+import termios
+from pathlib import Path
+
+import pytest
+from raw_folder import Raw
+
+from theworld.data.shards.report import Progress
+
+
+def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
+    raw = Raw(tmp_path / "raw", 300)
+    raw.add_images(*range(300))
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    with subprocess.Popen(raw.command(), stdout=subprocess.PIPE, stderr=follower) as process:
+        os.close(follower)
+        shown = b""
+        while chunk := read_terminal(leader):
+            shown += chunk
+        process.communicate()
+    os.close(leader)
+    assert process.returncode == 0
+    assert b"300/300" in shown
+    assert b"images/s" in shown
+
+
+def read_terminal(leader: int) -> bytes:
+    """What the program wrote; nothing once it has closed its end."""
+    try:
+        return os.read(leader, 1 << 16)
+    except OSError:
+        return b""
+
+
+def test_no_bar_in_a_log(tmp_path: Path) -> None:
+    raw = Raw(tmp_path / "raw", 30)
+    raw.add_images(*range(30))
+    done = raw.run()
+    assert done.stderr == ""
+
+
+def test_lines_in_a_log_tell_rate_and_time_left(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    progress = Progress(4000, line_every=0.0)
+    progress.read(3_000_000_000)
+    progress.add(1000, 300_000_000)
+    progress.tick()
+    progress.close()
+    line = caplog.messages[-1]
+    assert line.startswith("1,000 of at most 4,000 images, ")
+    for part in ("images/s", "MB/s", "min left", "JSON 3.0 GB"):
+        assert part in line
+
+
+def test_lines_come_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    progress = Progress(4000)
+    for _ in range(100):
+        progress.add(10, 3_000_000)
+        progress.tick()
+    progress.close()
+    assert caplog.messages == []
