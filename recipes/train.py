@@ -2,7 +2,7 @@
 
     composer [-n RANKS] recipes/train.py YAML [key=value ...]
 
-Exit code 0: done, 2: bad input or configuration.
+Exit code 0: done, 2: bad input or configuration, 85: stopped on a signal, saved, wants to be started again.
 """
 
 import sys
@@ -11,19 +11,24 @@ from theworld import cli
 from theworld.config.check import check_training
 from theworld.config.load import load_config
 from theworld.model.check import check_model_config
+from theworld.train.signals import StopRequest
 
 
 def main(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(__doc__)
         return 0
+    stop = StopRequest()
+    stop.install()
     config = load_config(argv)
+    stop.add(config.preemption.signals)
     # What the configuration alone can tell is said before torch is imported.
     check_training(config, cli.world_size())
     check_model_config(config.model)
-    from theworld.train.run import train
+    with stop.held_back():
+        from theworld.train.run import train
 
-    return train(config)
+    return train(config, stop)
 
 
 if __name__ == "__main__":

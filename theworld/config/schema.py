@@ -128,6 +128,17 @@ class LoaderConfig:
 
 
 @dataclass
+class PreemptionConfig:
+    """How a run stops when the cluster wants its nodes back."""
+
+    signals: list[str] = field(default_factory=lambda: ["SIGTERM", "SIGUSR1"])
+    """Signals after which the run saves at the end of the batch and leaves with exit code 85."""
+    grace: float | None = None
+    """Seconds that a save may take: so long before the job's time is over the run stops by itself.
+    null: what slurm/train.sbatch found out, else 60."""
+
+
+@dataclass
 class Config:
     """A run."""
 
@@ -173,6 +184,7 @@ class Config:
     """A checkpoint to start from when there is nothing to resume."""
     load_weights_only: bool = False
     """With load_path: take its weights, but start a new run."""
+    preemption: PreemptionConfig = field(default_factory=PreemptionConfig)
     dist_timeout: float = 3600.0
     """Seconds a rank waits for the others; a first download of shards must fit."""
     parallelism_config: dict[str, Any] | None = None

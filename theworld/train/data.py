@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from theworld.data.batches.order import Shuffle
 from theworld.data.batches.passes import PassDataset, PassLoader, Source
 from theworld.data.samples import decode_sample
 from theworld.errors import UserError
+from theworld.train.signals import ignore_stop_signals
 
 if TYPE_CHECKING:
     from theworld.model.processing import TheWorldProcessor
@@ -88,10 +90,16 @@ def build_data(
         collate_fn=Collator(processor),
         num_workers=workers,
         prefetch_factor=config.prefetch_factor if workers else None,
+        worker_init_fn=leave_stopping_to_the_rank if workers else None,
         pin_memory=False,
     )
     spec = DataSpec(loader, get_num_samples_in_batch=samples_in_batch, get_num_tokens_in_batch=tokens_in_batch)  # pyright: ignore[reportArgumentType] - Composer sums floats as well
     return TrainData(spec, dataset, launch)
+
+
+def leave_stopping_to_the_rank(worker: int) -> None:
+    """Loader workers do not die of the signals that ask a run to stop."""
+    ignore_stop_signals([signal.SIGTERM, signal.SIGUSR1])
 
 
 def open_cache(config: LoaderConfig) -> tuple[Source, LaunchFolder | None]:

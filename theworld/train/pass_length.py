@@ -12,6 +12,8 @@ from theworld.data.batches.passes import PassDataset
 
 log = logging.getLogger(__name__)
 
+UNKNOWN_LENGTH = 2**31
+
 
 def expected_samples(dataset: PassDataset, configured: int | None) -> int:
     """Samples that the schedule reckons with: the configured number, or what the pass began with.
@@ -47,6 +49,12 @@ class PassLength(Callback):
     def before_dataloader(self, state: State, logger: Logger) -> None:
         if state.dataloader_len is None:
             state.dataloader_len = Time(self.batches, TimeUnit.BATCH)
+
+    def batch_end(self, state: State, logger: Logger) -> None:
+        # A run that ends in the middle of a pass must not look to Composer as if it had ended the pass, which it would
+        # when the batches done happen to be as many as were expected.
+        if state.max_duration is not None and state.timestamp >= state.max_duration:
+            state.dataloader_len = Time(UNKNOWN_LENGTH, TimeUnit.BATCH)
 
 
 def announce(dataset: PassDataset, configured: int | None) -> None:

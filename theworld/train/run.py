@@ -18,14 +18,17 @@ from omegaconf import OmegaConf
 from theworld import cli
 from theworld.config.check import check_training
 from theworld.config.schema import Config
+from theworld.errors import EXIT_REQUEUE, UserError
 from theworld.model.build import load_model, load_processor
 from theworld.model.processing import TheWorldProcessor
 from theworld.train.checkpoint_files import Checkpoint, newest_whole_checkpoint
 from theworld.train.checkpoints import WholeCheckpointSaver
 from theworld.train.composer_model import ComposerTheWorld
 from theworld.train.data import TrainData, build_data
+from theworld.train.failures import last_step, note_reason
 from theworld.train.ledger import Ledger, start_launch
 from theworld.train.pass_length import PassLength, announce
+from theworld.train.preemption import Preemption, StoppedInEvaluation, any_rank_wants_to_stop
 from theworld.train.registry import (
     ALGORITHMS,
     CALLBACKS,
@@ -36,6 +39,7 @@ from theworld.train.registry import (
     construct_named,
     lookup,
 )
+from theworld.train.signals import StopRequest
 from theworld.train.weights import Weights, pin_bases, read_saved_weights
 
 log = logging.getLogger(__name__)
@@ -44,16 +48,22 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SECRET = re.compile(r"token|secret|password|api_?key|credential", re.IGNORECASE)
 
 
-def train(config: Config) -> int:
+def train(config: Config, stop: StopRequest | None = None) -> int:
     """Train until ``max_duration``, resuming what was begun in ``save_folder``.
 
+    Args:
+        config: the run.
+        stop: ends the run early, with a checkpoint, when it is wanted.
+
     Returns:
-        The exit code.
+        The exit code: 0, or 85 if the run was stopped before its end.
 
     Raises:
         UserError: something in the configuration or the data set cannot work.
     """
     check_training(config, cli.world_size(), torch.cuda.is_available())
+    stop = stop or StopRequest(config.preemption.signals)
+    stop.read_job_end(config.preemption.grace)
     dist.initialize_dist(get_device(config.device), timeout=config.dist_timeout)
     assert config.save_folder is not None
     save_folder = Path(config.save_folder)
@@ -70,9 +80,12 @@ def train(config: Config) -> int:
         weights = Weights(model)
         if saved is not None:
             weights.take_from(saved, new_stage=resume is None and config.load_weights_only)
+        done_before = last_step(save_folder)[1]
         launch = start_launch(save_folder, launch_facts(config, data, resume))
+        if resume:
+            log_resume(resume, done_before, launch)
         write_config(config, save_folder)
-        return fit(config, save_folder, model, weights, data, resume, launch)
+        return fit(config, save_folder, model, weights, data, resume, launch, stop)
     finally:
         data.close()
 
@@ -85,8 +98,10 @@ def fit(
     data: TrainData,
     resume: Checkpoint | None,
     launch: int,
+    stop: StopRequest,
 ) -> int:
     """Build Composer's trainer and run it."""
+    preemption = Preemption(stop)
     length = PassLength(data.dataset, config.train_loader.expected_samples)
     ledger = Ledger(save_folder, launch, data.dataset)
     saver = WholeCheckpointSaver(
@@ -106,7 +121,7 @@ def fit(
         schedulers=build_scheduler(config),
         algorithms=construct_named(ALGORITHMS, "algorithms", config.algorithms),
         # The ledger's line must stand before the checkpoint that contains its batch.
-        callbacks=[*construct_named(CALLBACKS, "callbacks", config.callbacks), length, ledger, saver],
+        callbacks=[*construct_named(CALLBACKS, "callbacks", config.callbacks), preemption, length, ledger, saver],
         loggers=build_loggers(config, save_folder),
         run_name=config.run_name,
         progress_bar=progress_bar,
@@ -131,12 +146,50 @@ def fit(
         )
         trainer.close()
         return 0
-    if resume:
-        log.info("resumed from %s, launch %d", resume.path, launch)
-    trainer.fit()
+    if any_rank_wants_to_stop(stop):
+        log.info("stopped before the first batch: %s", stop.reason or "another rank's wish")
+        trainer.close()
+        return EXIT_REQUEUE
+    run_trainer(trainer, saver, save_folder)
     trainer.close()
-    log.info("done: %s batches, checkpoints in %s", int(trainer.state.timestamp.batch), save_folder)
+    batches = int(trainer.state.timestamp.batch)
+    if preemption.wants_requeue(trainer.state):
+        log.info("stopped and saved after batch %d; the same command goes on from there", batches)
+        return EXIT_REQUEUE
+    log.info("done: %d batches, checkpoints in %s", batches, save_folder)
     return 0
+
+
+def run_trainer(trainer: Trainer, saver: WholeCheckpointSaver, save_folder: Path) -> None:
+    """Fit, and leave word of what it died of if it does.
+
+    Raises:
+        UserError: the GPU's memory is too small for the settings.
+    """
+    try:
+        trainer.fit()
+    except StoppedInEvaluation:
+        saver.save(trainer.state)
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(
+            "out of GPU memory: lower device_train_microbatch_size or set it to auto, lower "
+            "train_loader.dataset.max_seq_len, set model.activation_checkpointing=true, or shard the model "
+            "(parallelism_config.fsdp)"
+        ) from error
+    except Exception as error:
+        note_reason(save_folder, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        raise
+
+
+def log_resume(resume: Checkpoint, done_before: int, launch: int) -> None:
+    """Say where the run goes on and what the stop cost."""
+    log.info(
+        "launch %d resumes from %s after batch %d; %d steps were lost",
+        launch,
+        resume.path,
+        resume.batch,
+        max(0, done_before - resume.batch),
+    )
 
 
 def build_model(config: Config, processor: TheWorldProcessor) -> ComposerTheWorld:

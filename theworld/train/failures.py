@@ -1,0 +1,81 @@
+"""Crashes of a run, counted, so that a job that always dies at the same step is not started for ever."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+MOST_AT_ONE_STEP = 3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether to start again, and the line that says why."""
+
+    again: bool
+    line: str
+
+
+def last_step(save_folder: Path) -> tuple[int, int]:
+    """The newest launch and how far it got: batches done by it, or where it was to go on if it did none."""
+    launches = read_lines(save_folder / "launches.jsonl")
+    if not launches:
+        return 0, 0
+    newest = launches[-1]
+    done = newest["resumed_batch"]
+    for path in (save_folder / "ledger").glob("rank*.jsonl"):
+        for line in read_lines(path):
+            if line["launch"] == newest["launch"]:
+                done = max(done, line["batch"] + 1)
+    return newest["launch"], done
+
+
+def note_reason(save_folder: Path, reason: str) -> None:
+    """Remember what a launch died of; called in the process that dies."""
+    save_folder.mkdir(parents=True, exist_ok=True)
+    (save_folder / "last_failure.txt").write_text(reason + "\n", encoding="utf-8")
+
+
+def judge(save_folder: Path, exit_code: int) -> Verdict:
+    """Record the crash that just happened and say whether to start again.
+
+    Args:
+        save_folder: of the run.
+        exit_code: of the step that trained.
+    """
+    launch, batch = last_step(save_folder)
+    reason_file = save_folder / "last_failure.txt"
+    reason = reason_file.read_text(encoding="utf-8").strip() if reason_file.exists() else f"exit code {exit_code}"
+    reason_file.unlink(missing_ok=True)
+    path = save_folder / "failures.jsonl"
+    record: dict[str, Any] = {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "launch": launch,
+        "batch": batch,
+        "exit_code": exit_code,
+        "reason": reason,
+    }
+    save_folder.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    at_this_step = 0
+    for failure in reversed(read_lines(path)):
+        if failure["batch"] != batch:
+            break
+        at_this_step += 1
+    if at_this_step >= MOST_AT_ONE_STEP:
+        return Verdict(False, f"failed {at_this_step} times after batch {batch}: {reason}; not started again ({path})")
+    return Verdict(True, f"failed after batch {batch}: {reason}; starting again ({at_this_step} of {MOST_AT_ONE_STEP})")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Whole lines of a JSON lines file; none if there is no file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line]
