@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from composer.utils import dist
-from torch.distributed import checkpoint as distributed_checkpoint
+from torch.distributed.checkpoint import FileSystemReader  # pyright: ignore[reportPrivateImportUsage]
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict_loader import load as load_sharded
 
 from theworld.config.schema import ModelConfig
 from theworld.errors import UserError
@@ -75,7 +76,7 @@ def _read_file(path: Path) -> SavedWeights:
 
 
 def _read_folder(path: Path) -> SavedWeights:
-    reader = distributed_checkpoint.FileSystemReader(path)
+    reader = FileSystemReader(path)
     described = reader.read_metadata().state_dict_metadata
     prefix = "state.model."
     sizes = {name: getattr(entry, "size", None) for name, entry in described.items() if name.startswith(prefix)}
@@ -83,7 +84,7 @@ def _read_folder(path: Path) -> SavedWeights:
     state: dict[str, Any] = {}
     if f"state.{RECORD}" in described:
         state[RECORD] = ""
-        distributed_checkpoint.load({"state": state}, storage_reader=reader, no_dist=True)
+        load_sharded({"state": state}, storage_reader=reader, no_dist=True)
     return _saved_weights(path, shapes, state)
 
 
