@@ -41,6 +41,32 @@ class ConvertConfig:
 
 
 @dataclass
+class DownloadConfig:
+    """``convert/download_openimages.py``: the images that the JSON names, to ``convert.images``."""
+
+    list: str | None = None
+    """File of ids, ``train/<id>`` or bare, one a line, # for comments; null: the ids of convert.json."""
+    workers: int = 64
+    """Connections at a time."""
+    retries: int = 8
+    """How often an image is tried again in one run, with growing pauses, before it is left to the next run."""
+    timeout: float = 30.0
+    """Seconds without a byte after which a connection is given up."""
+    endpoint: str | None = None
+    """Another S3 that has the bucket, as http(s)://HOST[:PORT]; null: Amazon's in us-east-1."""
+    source: str = "images"
+    """images: one request each; tar: stream the public tar of each first digit of which more than half is wanted."""
+    layout: str = "flat"
+    """flat: <id>.jpg; sharded: ab/<id>.jpg after the id's first two characters."""
+    to: str = "images"
+    """images: files in convert.images; mds: straight on into convert.out, files are removed once they are in shards."""
+    spool_limit: int | str = "4gb"
+    """With to: mds, the most bytes of images that wait to be converted."""
+    retry_missing: bool = False
+    """Ask again for images that were missing for good (missing.jsonl)."""
+
+
+@dataclass
 class ProjectorConfig:
     """How a world latent (16, S/8, S/8) becomes tokens of the language model's width."""
 
@@ -144,6 +170,7 @@ class Config:
 
     run_name: str = MISSING
     seed: int = 17
+    download: DownloadConfig = field(default_factory=DownloadConfig)
     convert: ConvertConfig = field(default_factory=ConvertConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train_loader: LoaderConfig = field(default_factory=LoaderConfig)
