@@ -79,13 +79,17 @@ def audit(save_folder: Path, generations: dict[str, list[str]] | None) -> Audit:
             superseded.add((line["launch"], line["batch"]))
         else:
             surviving.setdefault(line["batch"], []).append(line)
-    ends = pass_ends(ledger / "passes.jsonl", len(surviving))
+    ranks_of = ranks_of_launches(save_folder)
+    done = drop_unfinished_batches(surviving, ranks_of)
+    ends = pass_ends(ledger / "passes.jsonl", done, first_batch)
     known_ids = {name: set(ids) for name, ids in generations.items()} if generations is not None else None
     reports = [
         report_pass(number, start, end, members, surviving, known_ids)
         for number, (start, end, members) in enumerate(ends)
     ]
-    return Audit(reports, len(first_batch), len(superseded), missing_lines(surviving, save_folder))
+    return Audit(
+        reports, len(first_batch), len(superseded), missing_lines(surviving, done, ranks_of_launches(save_folder))
+    )
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -100,10 +104,43 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 raise UserError(f"{path}: line {number} is damaged: {error}") from error
 
 
-def pass_ends(path: Path, batches: int) -> list[tuple[int, int, list[str] | None]]:
-    """First and last batch (exclusive) of each pass and the generations it had; None for the one not finished."""
+def ranks_of_launches(save_folder: Path) -> dict[int, int]:
+    """Ranks of each launch."""
+    return {line["launch"]: line["ranks"] for line in read_lines(save_folder / "launches.jsonl")}
+
+
+def drop_unfinished_batches(surviving: dict[int, list[dict[str, Any]]], ranks: dict[int, int]) -> int:
+    """Drop batches at the very end that some rank had not written down when the run was stopped.
+
+    They are after the last checkpoint, since the ledger is forced to disk before it, and a resumed run does them again.
+
+    Returns:
+        How many batches of the run are done.
+    """
+    done = max(surviving, default=-1) + 1
+    while done and len(surviving.get(done - 1, [])) < expected_lines(surviving.get(done - 1, []), ranks):
+        done -= 1
+        surviving.pop(done, None)
+    return done
+
+
+def expected_lines(lines: list[dict[str, Any]], ranks: dict[int, int]) -> int:
+    """How many ranks should have written down this batch."""
+    return ranks.get(lines[0]["launch"], 1) if lines else 1
+
+
+def pass_ends(path: Path, batches: int, first_batch: dict[int, int]) -> list[tuple[int, int, list[str] | None]]:
+    """First and last batch (exclusive) of each pass and the generations it had; None for the one not finished.
+
+    Args:
+        path: ``passes.jsonl``.
+        batches: done by the run.
+        first_batch: of each launch; a later launch that began before a pass's end supersedes that end too.
+    """
     ended: dict[int, tuple[int, list[str]]] = {}
     for line in read_lines(path) if path.exists() else []:
+        if any(later > line["launch"] and first < line["batches"] for later, first in first_batch.items()):
+            continue
         ended[line["pass"]] = (line["batches"], [generation["name"] for generation in line["generations"]])
     passes: list[tuple[int, int, list[str] | None]] = []
     start = 0
@@ -145,13 +182,12 @@ def report_pass(
     return report
 
 
-def missing_lines(surviving: dict[int, list[dict[str, Any]]], save_folder: Path) -> list[str]:
-    """Batches that some rank did not write down."""
-    ranks = {line["launch"]: line["ranks"] for line in read_lines(save_folder / "launches.jsonl")}
+def missing_lines(surviving: dict[int, list[dict[str, Any]]], batches: int, ranks: dict[int, int]) -> list[str]:
+    """Batches that some rank did not write down, or one wrote down twice."""
     faults = []
-    for batch in range(max(surviving, default=-1) + 1):
+    for batch in range(batches):
         lines = surviving.get(batch, [])
-        expected = ranks.get(lines[0]["launch"], 1) if lines else 1
+        expected = expected_lines(lines, ranks)
         if len(lines) != expected:
             faults.append(f"batch {batch}: {len(lines)} lines for {expected} ranks")
     return faults

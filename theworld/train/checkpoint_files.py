@@ -10,6 +10,8 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+CHECKED_BYTES = 4 << 30
+SMALL_MEMBER = 1 << 20
 NAME = re.compile(r"ep(\d+)-ba(\d+)(-rank0\.pt)?")
 
 
@@ -32,15 +34,41 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
     return sorted(found, key=lambda checkpoint: (checkpoint.batch, checkpoint.epoch), reverse=True)
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint can be read: torch's files are zip archives, whose directory stands at the very end."""
+def is_whole(checkpoint: Path, contents: bool = True) -> bool:
+    """Whether a checkpoint can be read.
+
+    torch's files are zip archives: their directory stands at the very end, so a cut file has none, and every member
+    has a CRC-32. A sharded checkpoint is a folder whose ``.metadata`` is written last.
+
+    Args:
+        checkpoint: the file or folder.
+        contents: compare the CRCs too: of all members of a file of up to :data:`CHECKED_BYTES`, of the small members,
+            torch's pickle among them, of a larger one, since reading tens of gigabytes twice takes minutes.
+    """
     if checkpoint.is_dir():
-        return (checkpoint / ".metadata").is_file()
+        parts = [path for path in checkpoint.iterdir() if path.suffix == ".distcp"]
+        return (checkpoint / ".metadata").is_file() and bool(parts) and all(path.stat().st_size for path in parts)
     try:
         with zipfile.ZipFile(checkpoint) as archive:
-            return any(name.endswith("data.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
+            members = archive.infolist()
+            end = archive.start_dir
+            if any(member.header_offset + member.compress_size > end for member in members):
+                return False
+            if contents:
+                small = checkpoint.stat().st_size <= CHECKED_BYTES
+                for member in members:
+                    if small or member.file_size <= SMALL_MEMBER:
+                        read_through(archive, member)
+            return any(member.filename.endswith("data.pkl") for member in members)
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError):
         return False
+
+
+def read_through(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Read a member to its end, where zipfile compares the CRC (BadZipFile if it is wrong)."""
+    with archive.open(member) as file:
+        while file.read(1 << 20):
+            continue
 
 
 def newest_whole_checkpoint(folder: Path) -> Checkpoint | None:

@@ -20,7 +20,7 @@ from composer.loggers import Logger
 from composer.utils import create_interval_scheduler, dist
 from composer.utils.checkpoint import save_checkpoint
 
-from theworld.train.checkpoint_files import list_checkpoints
+from theworld.train.checkpoint_files import is_whole, list_checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +68,12 @@ class WholeCheckpointSaver(Callback):
         dist.barrier()
 
     def _save_if_due(self, state: State, event: Event) -> None:
-        if not self.due(state, event):
+        # The end of an epoch is a place of its own: the data set's state has moved to the next pass. Composer's
+        # schedule takes it for done if the last batch has been saved, and a finished run would then look unfinished.
+        elapsed = state.get_elapsed_duration()
+        finished = event == Event.EPOCH_CHECKPOINT and elapsed is not None and elapsed >= 1.0
+        if not (self.due(state, event) or finished):
             return
-        # The end of an epoch is a place of its own: the data set's state has moved to the next pass.
         if event == Event.BATCH_CHECKPOINT and self.last_saved_batch == int(state.timestamp.batch):
             return
         self.save(state)
@@ -100,10 +103,16 @@ class WholeCheckpointSaver(Callback):
         return final
 
     def _drop_old(self, newest: Path) -> None:
+        """Keep so many. Those that were passed over as damaged when the run was resumed do not count: they cannot be
+        read, or are of batches that this run has yet to do."""
         if self.keep < 0:
             return
-        kept = [checkpoint for checkpoint in list_checkpoints(self.folder) if checkpoint.path != newest]
-        for checkpoint in kept[max(self.keep - 1, 0) :]:
+        checkpoints = list_checkpoints(self.folder)
+        batch = next(checkpoint.batch for checkpoint in checkpoints if checkpoint.path == newest)
+        useful = [item for item in checkpoints if item.batch <= batch and is_whole(item.path, contents=False)]
+        for checkpoint in checkpoints:
+            if checkpoint in useful[: self.keep] or checkpoint.path == newest:
+                continue
             log.info("removing %s, %d are kept", checkpoint.path, self.keep)
             if checkpoint.path.is_dir():
                 shutil.rmtree(checkpoint.path)

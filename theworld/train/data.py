@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from composer.core import DataSpec
 from composer.utils import dist
 
@@ -18,6 +19,7 @@ from theworld.data.batches.cache import default_cache_folder, make_cache_folder
 from theworld.data.batches.collate import Collator, samples_in_batch, tokens_in_batch
 from theworld.data.batches.encode import EncodedSample, SampleEncoder
 from theworld.data.batches.launches import LaunchFolder
+from theworld.data.batches.microbatches import split_by_length
 from theworld.data.batches.order import Shuffle
 from theworld.data.batches.passes import PassDataset, PassLoader, Source
 from theworld.data.samples import decode_sample
@@ -38,10 +40,7 @@ class Preparation:
     draw_bboxes: bool
 
     def __call__(self, sample: dict[str, Any]) -> EncodedSample:
-        decoded = decode_sample(sample, self.draw_bboxes)
-        if decoded.no_loss is not None:
-            log.warning("sample %s carries no loss: %s", decoded.id, decoded.no_loss)
-        return self.encoder(decoded)
+        return self.encoder(decode_sample(sample, self.draw_bboxes))
 
 
 @dataclass
@@ -92,8 +91,15 @@ def build_data(
         prefetch_factor=config.prefetch_factor if workers else None,
         worker_init_fn=leave_stopping_to_the_rank if workers else None,
         pin_memory=False,
+        # Else each start of the workers would draw from the generator that dropout draws from.
+        generator=torch.Generator().manual_seed(seed),
     )
-    spec = DataSpec(loader, get_num_samples_in_batch=samples_in_batch, get_num_tokens_in_batch=tokens_in_batch)  # pyright: ignore[reportArgumentType] - Composer sums floats as well
+    spec = DataSpec(
+        loader,
+        split_batch=split_by_length,
+        get_num_samples_in_batch=samples_in_batch,
+        get_num_tokens_in_batch=tokens_in_batch,  # pyright: ignore[reportArgumentType] - Composer sums floats as well
+    )
     return TrainData(spec, dataset, launch)
 
 

@@ -50,6 +50,12 @@ class PassLength(Callback):
         if state.dataloader_len is None:
             state.dataloader_len = Time(self.batches, TimeUnit.BATCH)
 
+    def batch_checkpoint(self, state: State, logger: Logger) -> None:
+        # Where training stops (a signal, or max_duration in batches) just when as many batches are done as were
+        # expected, Composer would call the pass over without asking the loader whether more samples have come.
+        if state.max_duration is not None and state.timestamp >= state.max_duration:
+            state.dataloader_len = -1
+
     def batch_end(self, state: State, logger: Logger) -> None:
         # A run that ends in the middle of a pass must not look to Composer as if it had ended the pass, which it would
         # when the batches done happen to be as many as were expected.

@@ -21,14 +21,16 @@ from theworld.config.schema import Config
 from theworld.errors import EXIT_REQUEUE, UserError
 from theworld.model.build import load_model, load_processor
 from theworld.model.processing import TheWorldProcessor
-from theworld.train.checkpoint_files import Checkpoint, newest_whole_checkpoint
+from theworld.train.checkpoint_files import Checkpoint, list_checkpoints, newest_whole_checkpoint
 from theworld.train.checkpoints import WholeCheckpointSaver
 from theworld.train.composer_model import ComposerTheWorld
 from theworld.train.data import TrainData, build_data
+from theworld.train.data_report import DataReport
 from theworld.train.failures import last_step, note_reason
 from theworld.train.ledger import Ledger, start_launch
 from theworld.train.pass_length import PassLength, announce
 from theworld.train.preemption import Preemption, StoppedInEvaluation, any_rank_wants_to_stop
+from theworld.train.randomness import RandomState
 from theworld.train.registry import (
     ALGORITHMS,
     CALLBACKS,
@@ -121,7 +123,14 @@ def fit(
         schedulers=build_scheduler(config),
         algorithms=construct_named(ALGORITHMS, "algorithms", config.algorithms),
         # The ledger's line must stand before the checkpoint that contains its batch.
-        callbacks=[*construct_named(CALLBACKS, "callbacks", config.callbacks), preemption, length, ledger, saver],
+        callbacks=[
+            *construct_named(CALLBACKS, "callbacks", config.callbacks),
+            preemption,
+            length,
+            DataReport(),
+            ledger,
+            saver,
+        ],
         loggers=build_loggers(config, save_folder),
         run_name=config.run_name,
         progress_bar=progress_bar,
@@ -142,7 +151,10 @@ def fit(
     )
     if trainer.state.max_duration is not None and trainer.state.timestamp >= trainer.state.max_duration:
         log.info(
-            "finished already: %s of %s done in %s", trainer.state.timestamp.batch, config.max_duration, save_folder
+            "finished already: %s is done, %d batches, in %s; for another pass raise max_duration",
+            config.max_duration,
+            int(trainer.state.timestamp.batch),
+            save_folder,
         )
         trainer.close()
         return 0
@@ -150,6 +162,9 @@ def fit(
         log.info("stopped before the first batch: %s", stop.reason or "another rank's wish")
         trainer.close()
         return EXIT_REQUEUE
+    if trainer._rng_state is not None and int(trainer.state.timestamp.batch_in_epoch) > 0:
+        # Read from a private name: Composer restores it at the start of an epoch only and offers no other way.
+        trainer.state.callbacks.append(RandomState(trainer._rng_state))
     run_trainer(trainer, saver, save_folder)
     trainer.close()
     batches = int(trainer.state.timestamp.batch)
@@ -200,7 +215,16 @@ def build_model(config: Config, processor: TheWorldProcessor) -> ComposerTheWorl
 
 
 def find_resume(config: Config, save_folder: Path) -> Checkpoint | None:
-    """The checkpoint to go on from, the same on all ranks: rank 0 looks."""
+    """The checkpoint to go on from, the same on all ranks: rank 0 looks.
+
+    Raises:
+        UserError: the run is to begin anew where the checkpoints of another lie, which later starts would go on from.
+    """
+    if not config.autoresume and list_checkpoints(save_folder):
+        raise UserError(
+            f"autoresume: false, but {save_folder} holds the checkpoints of an earlier run; set another save_folder, "
+            "or autoresume=true to go on with that run"
+        )
     found: list[Checkpoint | None] = [None]
     if config.autoresume and dist.get_global_rank() == 0:
         found[0] = newest_whole_checkpoint(save_folder)

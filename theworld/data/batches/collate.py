@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 Batch = dict[str, Any]
 """``input_ids``, ``labels``, ``attention_mask``, ``token_type_ids`` (B, L) int64; ``pixel_values`` (B, 3, H, W) and
 ``world_pixel_values`` (B, 3, S, S) float32; and per sample, as lists of length B: ``sample_ids`` (str), ``skipped``
-(why it carries no loss, "" if it does; :data:`FILLER` for samples that only fill the batch up), ``turns_cut`` (int)."""
+(why it carries no loss, "" if it does; :data:`FILLER` for samples that only fill the batch up), ``turns_cut`` and
+``irregularities`` (int: turns beyond ``max_seq_len``; what was left out of the sample as unusable)."""
 
 FILLER = "filler"
 
@@ -49,6 +50,7 @@ class Collator:
         batch["sample_ids"] = [sample.id for sample in samples]
         batch["skipped"] = [sample.no_loss or "" for sample in samples]
         batch["turns_cut"] = [sample.turns_cut for sample in samples]
+        batch["irregularities"] = [len(sample.problems) for sample in samples]
         return batch
 
 
