@@ -28,6 +28,7 @@ from theworld.train.data import TrainData, build_data
 from theworld.train.data_report import DataReport
 from theworld.train.failures import last_step, note_reason
 from theworld.train.ledger import Ledger, start_launch
+from theworld.train.metrics import PaddingShare
 from theworld.train.pass_length import PassLength, announce
 from theworld.train.preemption import Preemption, StoppedInEvaluation, any_rank_wants_to_stop
 from theworld.train.randomness import RandomState
@@ -129,6 +130,7 @@ def fit(
             length,
             DataReport(),
             ledger,
+            PaddingShare(),
             saver,
         ],
         loggers=build_loggers(config, save_folder),

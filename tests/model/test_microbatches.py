@@ -1,0 +1,131 @@
+"""Samples of like length share a microbatch: same samples, same loss, little padding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import smoke_config
+from theworld.config.schema import Config, FreezeConfig
+from theworld.data.batches.collate import Collator, samples_in_batch, tokens_in_batch
+from theworld.data.batches.encode import SampleEncoder
+from theworld.data.batches.microbatches import PER_TOKEN, padding_in, split_by_length
+from theworld.data.samples import decode_sample
+from theworld.model import load_model
+from theworld.train.run import train
+
+Batch = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def batch(raw_sample: Path, processor: Any) -> Batch:
+    """16 samples of the built-in data, the second without loss, the last a filler."""
+    encoder = SampleEncoder(processor, 4096)
+    encoded = []
+    for entry in json.loads((raw_sample / "openspatial.json").read_text())[:16]:
+        image = (raw_sample / "images" / f"{entry['filename']}.jpg").read_bytes()
+        sample = {"id": entry["filename"], "image": image, "width": 256, "height": 256}
+        encoded.append(encoder(decode_sample({**sample, **{k: entry[k] for k in ("conversations", "bbox")}})))
+    made = Collator(processor)(encoded)
+    made["labels"][[1, 15]] = -100
+    made["skipped"][1], made["skipped"][15] = "image cannot be decoded", "filler"
+    return made
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 16, 40])
+def test_every_sample_is_in_one_microbatch_as_it_was(batch: Batch, size: int) -> None:
+    parts = split_by_length(batch, size)
+    assert [len(part["sample_ids"]) for part in parts] == [min(size, 16 - done) for done in range(0, 16, size)]
+    assert sorted(name for part in parts for name in part["sample_ids"]) == sorted(batch["sample_ids"])
+    for part in parts:
+        assert part.keys() == batch.keys()
+        for row, name in enumerate(part["sample_ids"]):
+            old = batch["sample_ids"].index(name)
+            assert (part["skipped"][row], part["turns_cut"][row]) == (batch["skipped"][old], batch["turns_cut"][old])
+            length = part["input_ids"].shape[1]
+            for key, value in batch.items():
+                if key in PER_TOKEN:
+                    assert torch.equal(part[key][row], value[old, :length])
+                elif isinstance(value, torch.Tensor):
+                    assert torch.equal(part[key][row], value[old])
+            assert not batch["attention_mask"][old, length:].any(), "only padding is cut off"
+
+
+def test_counts_are_those_of_the_whole_batch(batch: Batch) -> None:
+    parts = split_by_length(batch, 4)
+    assert sum(samples_in_batch(part) for part in parts) == samples_in_batch(batch) == 15
+    for kind in ("total", "loss_generating"):
+        assert sum(tokens_in_batch(part)[kind] for part in parts) == pytest.approx(tokens_in_batch(batch)[kind])
+
+
+def test_padding_is_under_five_percent_where_whole_batches_have_more(batch: Batch) -> None:
+    def share(parts: Any) -> float:
+        padding, tokens = (sum(counts) for counts in zip(*map(padding_in, parts), strict=True))
+        return padding / tokens
+
+    assert share([batch]) > 0.08
+    assert share(split_by_length(batch, 4)) < 0.05
+
+
+def test_loss_and_gradients_are_those_of_the_whole_batch(tiny_config: Callable[..., Any], batch: Batch) -> None:
+    model = load_model(tiny_config(freeze=FreezeConfig(vision=False)))
+    tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
+    whole = model(**tensors).loss
+    whole.backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    answers = tokens_in_batch(batch)["loss_generating"]
+    total = 0.0
+    for part in split_by_length(batch, 3):
+        weight = tokens_in_batch(part)["loss_generating"] / answers
+        loss = model(**{name: value for name, value in part.items() if name in tensors}).loss * weight
+        loss.backward()
+        total += loss.item()
+    assert total == pytest.approx(whole.item(), rel=1e-5)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(model.get_parameter(name).grad, gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_training_does_not_depend_on_the_microbatch_size_and_logs_padding(
+    raw_sample: Path, mds_sample: Path, tmp_path: Path
+) -> None:
+    def run(size: int) -> tuple[list[float], list[float]]:
+        config = run_config(raw_sample, mds_sample, tmp_path / str(size), size)
+        assert train(config) == 0
+        return logged(config, "loss/train/total"), logged(config, "data/padding")
+
+    losses, padding = run(8)
+    small_losses, small_padding = run(2)
+    assert len(losses) == len(padding) == 4
+    assert small_losses == pytest.approx(losses, rel=1e-4)
+    assert all(0 <= small < whole < 0.5 for small, whole in zip(small_padding, padding, strict=True))
+
+
+def run_config(raw: Path, mds: Path, folder: Path, size: int) -> Config:
+    return smoke_config(
+        raw,
+        mds,
+        f"save_folder={folder / 'run'}",
+        f"train_loader.dataset.local={folder / 'cache'}",
+        "train_loader.num_workers=0",
+        "global_train_batch_size=8",
+        f"device_train_microbatch_size={size}",
+        "save_interval=1ep",
+    )
+
+
+def logged(config: Config, name: str) -> list[float]:
+    """The values of a metric, a batch each, from TensorBoard's files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found: dict[int, float] = {}
+    for path in Path(str(config.save_folder)).rglob("events.*"):
+        events = EventAccumulator(str(path), size_guidance={"scalars": 0}).Reload()
+        if name in events.Tags()["scalars"]:
+            found.update({event.step: event.value for event in events.Scalars(name)})
+    return [found[step] for step in sorted(found)]
