@@ -1,0 +1,53 @@
+# Shared by the job scripts: sourced, not run. What each choice rests on was seen with real daemons (tests/slurm).
+
+say() { printf '%(%F %T)T job %s start %d: %s\n' -1 "$SLURM_JOB_ID" $((${SLURM_RESTART_COUNT:-0} + 1)) "$*"; }
+
+# Go to where the job was submitted and take over the site's settings.
+begin() {
+  cd "${SLURM_SUBMIT_DIR:?this script is started with sbatch}" || exit 2
+  [ -f recipes/train.py ] || { echo "error: $PWD: submit from the project's own folder" >&2; exit 2; }
+  if [ -f slurm/site.env ]; then . slurm/site.env; fi
+  export PYTHON=${PYTHON:-.venv/bin/python} PYTHONUNBUFFERED=1
+  command -v "$PYTHON" > /dev/null || { echo "error: $PYTHON: no such Python; run make setup, or set PYTHON in slurm/site.env" >&2; exit 2; }
+  say "on ${SLURM_JOB_NODELIST:-$(hostname)}"
+}
+
+job_field() { scontrol -o show job "$SLURM_JOB_ID" 2> /dev/null | grep -oE " $1=[^ ]+" | head -n 1 | cut -d= -f2; }
+
+# Seconds since 1970 at which the job's time is over; nothing if it has no limit.
+job_end() { local end; end=$(job_field EndTime); [ -n "$end" ] && date -d "$end" +%s 2> /dev/null; }
+
+# Seconds that the partition gives between the preemption's signal and the kill; at least a minute is assumed.
+grace() {
+  local text days=0 total=0 part
+  text=$(scontrol -o show partition "$SLURM_JOB_PARTITION" 2> /dev/null | grep -oE 'GraceTime=[^ ]+' | cut -d= -f2)
+  case $text in *-*) days=${text%%-*}; text=${text#*-} ;; esac
+  for part in ${text//:/ }; do total=$((total * 60 + 10#$part)); done
+  total=$((total + days * 86400))
+  echo $((total > 60 ? total : 60))
+}
+
+# Run a command in the background, pass USR1 on to it as SIGNAL, wait for its end whatever interrupts. Sets $status.
+# TERM is not passed on: SLURM sends it to every process itself, and srun would kill its tasks at once.
+run_and_forward() {
+  local as=$1; shift
+  "$@" &
+  local child=$!
+  trap 'kill -'"$as"' '"$child"' 2> /dev/null' USR1
+  trap : TERM
+  while :; do wait "$child"; status=$?; kill -0 "$child" 2> /dev/null || break; done
+  wait "$child"; status=$?
+}
+
+# Start again, unless the user cancelled the job or SLURM itself starts it again. A job that ends during its grace is
+# not requeued by SLURM, and one at its time limit never is. scontrol requeue ends this script, so that it comes last.
+requeue() {
+  local job
+  job=$(scontrol -o show job "$SLURM_JOB_ID" 2> /dev/null)
+  case $job in
+    *JobState=RUNNING*|*Reason=TimeLimit*)
+      say "requeued"
+      scontrol requeue "$SLURM_JOB_ID" && sleep infinity & wait ;;
+    *) say "not requeued: cancelled, or SLURM does it itself" ;;
+  esac
+}
