@@ -36,7 +36,11 @@ def temporary_name(path: Path) -> Path:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of ``path``, whole, when the block ends without an error."""
+    """A file that takes the place of ``path``, whole, when the block ends without an error.
+
+    Its content is flushed to the disk; that it has taken the place only lasts through a power cut
+    after :func:`sync_folder`.
+    """
     temporary = temporary_name(path)
     try:
         with open(temporary, "wb") as file:
@@ -46,7 +50,6 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -124,6 +124,8 @@ class Conversion:
             self._write(pending)
         while (pending := self._begin(scan)) is not None:
             self._write(pending)
+            if self.settings.num_samples is None:
+                break  # all of the scan has been tried; with a number, others take the place of bad images
         self._finish(scan)
         self.report.seconds = time.monotonic() - started
         return self.report

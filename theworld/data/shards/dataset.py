@@ -11,6 +11,7 @@ import json
 import re
 from array import array
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +125,9 @@ class DataSet:
 
     def write_rejected(self, entries: Iterator[dict[str, Any]], images: dict[str, dict[str, Any]]) -> None:
         """Replace rejected.jsonl: bad entries in file order, then bad images by id."""
+        lines = chain(entries, (images[entry_id] for entry_id in sorted(images)))
         with atomic_write(self.root / REJECTED) as file:
-            for line in entries:
-                file.write(json.dumps(line).encode() + b"\n")
-            for entry_id in sorted(images):
-                file.write(json.dumps(images[entry_id]).encode() + b"\n")
+            file.writelines(json.dumps(line).encode() + b"\n" for line in lines)
 
 
 def generation_number(folder: Path) -> int:

@@ -99,18 +99,22 @@ class Pending:
         samples = {}
         for part in PARTS:
             shards = []
-            with atomic_write(self.folder / part / IDS) as file:
+            folder = self.folder / part
+            with atomic_write(folder / IDS) as file:
                 for fragment in self.fragments(part):
                     file.write("".join(f"{entry_id}\n" for entry_id in fragment["ids"]).encode("utf-8"))
                     rejected += fragment["rejected"]
                     if fragment["shard"]:
                         shards.append(fragment["shard"])
-            with atomic_write(self.folder / part / INDEX) as file:  # flushes the folder too, renamed shards and all
-                file.write(index_bytes(shards))
+            if shards:
+                with atomic_write(folder / INDEX) as file:
+                    file.write(index_bytes(shards))
+                sync_folder(folder)  # the renamed shards too
             samples[part] = sum(shard["samples"] for shard in shards)
         ready = {"samples": samples, "rejected": rejected, "json_entries": json_entries}
         with atomic_write(self.folder / READY) as file:
             file.write(json.dumps(ready).encode())
+        sync_folder(self.folder)
 
     def publish(self, train: DataSet, evaluation: DataSet, lasting: dict[str, Any]) -> None:
         """Move the finished parts to their data sets. Safe to repeat after a kill at any step."""
