@@ -166,7 +166,8 @@ def report_pass(
     seen: Counter[str] = Counter()
     for line in (line for batch in range(start, end) for line in surviving.get(batch, [])):
         seen.update(line["ids"])
-        seen.update(line.get("skipped", {}))
+        # A list, since Counter would take the reasons of a mapping for counts.
+        seen.update(list(line.get("skipped", {})))
         report.skipped.update(line.get("skipped", {}))
     report.seen_once = sum(count == 1 for count in seen.values())
     report.repeated = sorted(name for name, count in seen.items() if count > 1)

@@ -1,0 +1,143 @@
+"""Runs of the real command under the real launcher, to be stopped in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+SMOKE = "yamls/smoke.yaml"
+LONGEST = 240.0
+"""Seconds after which a launch counts as hanging."""
+
+
+@dataclass
+class Run:
+    """A data set and the save folder of a run over it.
+
+    Attributes:
+        source: folder with all images and ``openspatial.json``.
+        folder: the test's own.
+        settings: ``key=value`` of every launch.
+    """
+
+    source: Path
+    folder: Path
+    settings: Sequence[str] = ()
+    name: str = "run"
+    logs: list[Path] = field(default_factory=list)
+
+    @property
+    def save_folder(self) -> Path:
+        return self.folder / self.name
+
+    @property
+    def mds(self) -> Path:
+        return self.folder / "mds"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        scratch = self.folder / "scratch"
+        scratch.mkdir(exist_ok=True)
+        return {**os.environ, "TMPDIR": str(scratch), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+    def arrive(self, images: int) -> None:
+        """Let the first so many images be there, and convert."""
+        raw = self.folder / "raw"
+        (raw / "images").mkdir(parents=True, exist_ok=True)
+        if not (raw / "openspatial.json").exists():
+            shutil.copyfile(self.source / "openspatial.json", raw / "openspatial.json")
+        for image in sorted((self.source / "images").iterdir())[:images]:
+            if not (raw / "images" / image.name).exists():
+                os.link(image, raw / "images" / image.name)
+        settings = [f"convert.json={raw}/openspatial.json", f"convert.images={raw}/images", "convert.size_limit=100kb"]
+        command = [sys.executable, "convert/to_mds.py", SMOKE, f"convert.out={self.mds}", *settings]
+        subprocess.run(command, cwd=ROOT, env=self.environment, check=True, capture_output=True, timeout=LONGEST)
+
+    def arrived(self) -> set[str]:
+        """Ids whose image is there."""
+        return {path.stem for path in (self.folder / "raw" / "images").iterdir()}
+
+    def start(self, ranks: int, *settings: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """The trainer in a session of its own; its output goes to a file in ``logs``."""
+        composer = str(Path(sys.executable).with_name("composer"))
+        command = [composer, "-n", str(ranks), "recipes/train.py", SMOKE]
+        command += [f"convert.out={self.mds}", f"save_folder={self.save_folder}", *self.settings, *settings]
+        self.logs.append(self.folder / f"{self.name}-{len(self.logs)}.log")
+        with self.logs[-1].open("wb") as log:
+            return subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**self.environment, **(environment or {})},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def train(self, ranks: int, *settings: str) -> int:
+        """Train to the end and return the exit code."""
+        return self.wait(self.start(ranks, *settings))
+
+    def wait(self, trainer: subprocess.Popen[bytes]) -> int:
+        try:
+            return trainer.wait(LONGEST)
+        except subprocess.TimeoutExpired:
+            stop(trainer, signal.SIGKILL)
+            raise
+
+    @property
+    def output(self) -> str:
+        """What the newest launch printed."""
+        return self.logs[-1].read_text(errors="replace")
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines of the ledger, those of batches that were trained again included."""
+        found = []
+        for path in sorted((self.save_folder / "ledger").glob("rank*.jsonl")):
+            found += [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+        return found
+
+    def wait_for_batches(self, trainer: subprocess.Popen[bytes], count: int) -> bool:
+        """Wait until rank 0 has written ``count`` more lines than now; False if the trainer ended by itself before."""
+        path = self.save_folder / "ledger" / "rank0.jsonl"
+
+        def written() -> int:
+            return path.read_bytes().count(b"\n") if path.exists() else 0
+
+        goal = written() + count
+        end = time.monotonic() + LONGEST
+        while written() < goal:
+            if trainer.poll() is not None:
+                return False
+            assert time.monotonic() < end, self.output
+            time.sleep(0.02)
+        return True
+
+    def scalars(self, name: str) -> dict[int, float]:
+        """A metric by batch, from TensorBoard's files; a later launch's value replaces an earlier one's."""
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        values: dict[int, float] = {}
+        for path in sorted(self.save_folder.rglob("events.*"), key=lambda path: path.stat().st_mtime_ns):
+            events = EventAccumulator(str(path)).Reload()
+            if name in events.Tags()["scalars"]:
+                values.update({event.step: event.value for event in events.Scalars(name)})
+        return values
+
+
+def stop(trainer: subprocess.Popen[bytes], number: signal.Signals) -> int:
+    """Send a signal: SIGKILL to launcher, ranks and workers at once, another one to the launcher. Returns its code."""
+    if number == signal.SIGKILL:
+        os.killpg(trainer.pid, number)
+    else:
+        trainer.send_signal(number)
+    return trainer.wait(LONGEST)
