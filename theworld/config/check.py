@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from theworld.config.schema import Config
+from theworld.config.schema import Config, LoaderConfig
 from theworld.errors import UserError
 
 TIME = re.compile(r"\d+(\.\d+)?(ep|ba|sp|tok|sec|dur)")
@@ -54,9 +54,12 @@ def check_training(config: Config, ranks: int, has_gpu: bool | None = None) -> N
     check_time("max_duration", config.max_duration)
     check_time("save_interval", config.save_interval)
     check_time("log_interval", config.log_interval)
+    check_time("eval_interval", config.eval_interval)
     check_batch(config, ranks)
     check_precision(config, has_gpu)
-    check_data(config)
+    check_data("train_loader", config.train_loader)
+    if config.eval_loader is not None:
+        check_data("eval_loader", config.eval_loader)
     check_saving(config)
     for key in config.parallelism_config or {}:
         if key not in FSDP_KEYS:
@@ -92,21 +95,21 @@ def check_precision(config: Config, has_gpu: bool | None) -> None:
             raise UserError("device_train_microbatch_size: auto needs a GPU; give a number on a CPU")
 
 
-def check_data(config: Config) -> None:
-    """Where the data set is read from."""
-    dataset = config.train_loader.dataset
+def check_data(section: str, loader: LoaderConfig) -> None:
+    """Where a data set is read from."""
+    dataset = loader.dataset
     if dataset.remote is None and dataset.local is None:
-        raise UserError("train_loader.dataset: set remote (where convert/to_mds.py wrote) or local, or both")
+        raise UserError(f"{section}.dataset: set remote (where convert/to_mds.py wrote) or local, or both")
     origin = dataset.remote or dataset.local or ""
     if "://" not in origin and not Path(origin).is_dir():
         key = "remote" if dataset.remote else "local"
-        raise UserError(f"train_loader.dataset.{key}: no folder {origin}; run convert/to_mds.py first")
+        raise UserError(f"{section}.dataset.{key}: no folder {origin}; run convert/to_mds.py first")
     if dataset.remote is None and dataset.cache_limit is not None:
         raise UserError(
-            "train_loader.dataset.cache_limit: deletes the only copy, since remote is null; set remote or no limit"
+            f"{section}.dataset.cache_limit: deletes the only copy, since remote is null; set remote or no limit"
         )
     if dataset.remote and dataset.local and Path(dataset.remote).absolute() == Path(dataset.local).absolute():
-        raise UserError("train_loader.dataset.local: is the same folder as remote; leave local out, or remote")
+        raise UserError(f"{section}.dataset.local: is the same folder as remote; leave local out, or remote")
 
 
 def check_saving(config: Config) -> None:

@@ -174,6 +174,12 @@ class Config:
     convert: ConvertConfig = field(default_factory=ConvertConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train_loader: LoaderConfig = field(default_factory=LoaderConfig)
+    eval_loader: LoaderConfig | None = None
+    """The held-out share (convert.holdout) as the trainer reads it; null: no evaluation."""
+    eval_interval: int | str = "1ep"
+    """Composer's time string between evaluations."""
+    eval_subset_num_batches: int = -1
+    """Batches of each evaluation; -1: all."""
 
     max_duration: int | str = "1ep"
     """Composer's time string: 1ep, 500ba, ...; a plain number means epochs."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
-from composer import Trainer
+from composer import Evaluator, Trainer
 from composer.utils import dist, get_device
 from omegaconf import OmegaConf
 
@@ -77,6 +78,7 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
         pin_bases(config.model, saved)
     processor = load_processor(config.model)
     data = build_data(config.train_loader, processor, config.global_train_batch_size, config.seed, growing=True)
+    held_out = build_evaluation(config, processor)
     try:
         announce(data.dataset, config.train_loader.expected_samples)
         model = build_model(config, processor)
@@ -88,9 +90,11 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
         if resume:
             log_resume(resume, done_before, launch)
         write_config(config, save_folder)
-        return fit(config, save_folder, model, weights, data, resume, launch, stop)
+        return fit(config, save_folder, model, weights, data, held_out, resume, launch, stop)
     finally:
         data.close()
+        if held_out is not None:
+            held_out.close()
 
 
 def fit(
@@ -99,6 +103,7 @@ def fit(
     model: ComposerTheWorld,
     weights: Weights,
     data: TrainData,
+    held_out: TrainData | None,
     resume: Checkpoint | None,
     launch: int,
     stop: StopRequest,
@@ -119,6 +124,8 @@ def fit(
         model=model,
         train_dataloader=data.spec,
         train_subset_num_batches=length.batches,
+        eval_dataloader=build_evaluator(config, held_out),
+        eval_interval=config.eval_interval,
         max_duration=config.max_duration,
         optimizers=build_optimizer(config, model),
         schedulers=build_scheduler(config),
@@ -214,6 +221,30 @@ def build_model(config: Config, processor: TheWorldProcessor) -> ComposerTheWorl
     frozen = config.model.frozen_dtype or ("bf16" if config.precision == "amp_bf16" else "fp32")
     model = load_model(config.model, seed=config.seed, frozen_dtype=DTYPES[frozen])
     return ComposerTheWorld(model, processor)
+
+
+def build_evaluation(config: Config, processor: TheWorldProcessor) -> TrainData | None:
+    """The held-out data, read in the same order each time."""
+    if config.eval_loader is None:
+        return None
+    settings = replace(config.eval_loader, dataset=replace(config.eval_loader.dataset, shuffle=False))
+    return build_data(settings, processor, config.global_train_batch_size, config.seed, growing=False)
+
+
+def build_evaluator(config: Config, held_out: TrainData | None) -> Evaluator | None:
+    """Composer's evaluator: loss and token accuracy over the answers."""
+    if held_out is None:
+        return None
+    batches = math.ceil(held_out.dataset.snapshot.samples / config.global_train_batch_size)
+    wanted = config.eval_subset_num_batches
+    return Evaluator(
+        label="eval",
+        dataloader=held_out.spec,
+        # The loader has no length, and Composer would not start an evaluation without one.
+        subset_num_batches=batches if wanted < 0 else min(wanted, batches),
+        metric_names=["AnswerLoss", "AnswerAccuracy"],
+        device_eval_microbatch_size=config.device_train_microbatch_size,
+    )
 
 
 def find_resume(config: Config, save_folder: Path) -> Checkpoint | None:

@@ -306,6 +306,9 @@ class PassLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         dataset = self.dataset
+        if not dataset.follow_growth:
+            # Evaluation: always from the start, also after an iteration that was broken off.
+            dataset.start_pass()
         while True:
             dataset.last_batch_may_be_short = False
             yield from self._known_batches()

@@ -1,0 +1,88 @@
+"""Evaluation on the held-out share: what is logged is what the model does on every held-out answer token."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import smoke_config
+from theworld.config.schema import Config
+from theworld.data.batches.collate import Collator
+from theworld.data.batches.encode import SampleEncoder
+from theworld.data.samples import decode_sample
+from theworld.data.shards.convert import convert
+from theworld.errors import UserError
+from theworld.model.build import load_model, load_processor
+from theworld.train.run import train
+
+
+def held_out_config(raw: Path, folder: Path, *overrides: str) -> Config:
+    return smoke_config(
+        raw,
+        folder / "mds",
+        "convert.holdout=0.3",
+        f"save_folder={folder / 'run'}",
+        f"train_loader.dataset.local={folder / 'cache'}",
+        f"eval_loader.dataset.remote={folder / 'mds-eval'}",
+        f"eval_loader.dataset.local={folder / 'cache-eval'}",
+        "eval_loader.num_workers=0",
+        "train_loader.num_workers=0",
+        "global_train_batch_size=6",
+        "device_train_microbatch_size=3",
+        *overrides,
+    )
+
+
+def scalars(folder: Path, name: str) -> dict[int, float]:
+    found: dict[int, float] = {}
+    for path in folder.rglob("events.*"):
+        events = EventAccumulator(str(path), size_guidance={"scalars": 0}).Reload()
+        if name in events.Tags()["scalars"]:
+            found.update({event.step: event.value for event in events.Scalars(name)})
+    return found
+
+
+def test_loss_and_accuracy_of_every_held_out_token(raw_sample: Path, tmp_path: Path) -> None:
+    # A learning rate of zero: the model that is evaluated is the one that can be built again here.
+    config = held_out_config(raw_sample, tmp_path, "eval_interval=3ba", "optimizer.lr=0.0", "max_duration=3ba")
+    convert(config.convert)
+    held_out = json.loads((tmp_path / "mds-eval" / "manifest.json").read_text())["samples"]
+    assert held_out % 6, "the last batch must be short, or fillers are not tested"
+    assert train(config) == 0
+
+    from streaming import StreamingDataset
+
+    processor, model = load_processor(config.model), load_model(config.model, seed=config.seed)
+    encoder = SampleEncoder(processor, config.train_loader.dataset.max_seq_len)
+    loss, correct, tokens = 0.0, 0, 0
+    for sample in StreamingDataset(local=str(tmp_path / "mds-eval"), batch_size=1):
+        batch = Collator(processor)([encoder(decode_sample(sample))])
+        tensors = {name: value for name, value in batch.items() if hasattr(value, "shape")}
+        output = model(**tensors)
+        loss += float(output.loss) * int(output.num_loss_tokens)
+        correct += int(output.num_correct)
+        tokens += int(output.num_loss_tokens)
+    logged = scalars(tmp_path / "run", "metrics/eval/AnswerLoss")
+    assert list(logged.values()) == [pytest.approx(loss / tokens, rel=1e-4)]
+    accuracy = scalars(tmp_path / "run", "metrics/eval/AnswerAccuracy")
+    assert list(accuracy.values()) == [pytest.approx(correct / tokens, rel=1e-4)]
+
+
+def test_evaluation_happens_at_each_interval_and_does_not_disturb_the_pass(raw_sample: Path, tmp_path: Path) -> None:
+    config = held_out_config(raw_sample, tmp_path, "eval_interval=2ba")
+    convert(config.convert)
+    assert train(config) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "ledger" / "rank0.jsonl").read_text().splitlines()]
+    seen = [name for line in lines for name in line["ids"]]
+    manifest = json.loads((tmp_path / "mds" / "manifest.json").read_text())
+    assert len(seen) == len(set(seen)) == manifest["samples"]
+    assert len(scalars(tmp_path / "run", "metrics/eval/AnswerLoss")) >= len(lines) // 2
+
+
+def test_missing_held_out_set_is_one_line(raw_sample: Path, mds_sample: Path, tmp_path: Path) -> None:
+    config = held_out_config(raw_sample, tmp_path, f"train_loader.dataset.remote={mds_sample}")
+    with pytest.raises(UserError, match=r"eval_loader\.dataset\.remote: no folder"):
+        train(config)
