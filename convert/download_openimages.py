@@ -1,0 +1,39 @@
+"""OpenImages' files for the wanted ids: python convert/download_openimages.py [YAML] [key=value ...]
+
+The keys are in the section download; images go to convert.images, what the server does not have to missing.jsonl there.
+Run it again after anything: it goes on at the cost of one look through the folder.
+
+Leaves with 0 when everything that exists is there, 2 on bad input (a full disk included), 75 when it is not complete
+and the same command should be run again (SIGTERM, network gone for long, failures), 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from theworld import cli
+from theworld.config.load import load_config
+from theworld.download.run import download
+from theworld.errors import EXIT_DONE, UserError
+
+EXIT_RUN_AGAIN = 75
+"""EX_TEMPFAIL of sysexits.h; slurm/download_openimages.sbatch requeues on it."""
+
+
+def main(argv: list[str]) -> int:
+    if {"-h", "--help"} & set(argv):
+        print(__doc__)
+        return EXIT_DONE
+    report = download(load_config(argv))
+    print(report.table())
+    if report.stopped == "SIGINT":
+        return cli.INTERRUPTED
+    if not report.complete:
+        return EXIT_RUN_AGAIN
+    if report.broken_json:
+        raise UserError(report.broken_json)
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

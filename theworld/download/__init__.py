@@ -1,0 +1,1 @@
+"""OpenImages' files of the wanted ids, fetched until all that exist are there."""

@@ -1,0 +1,143 @@
+"""What is left to fetch: one scan of the image folder against the wanted ids."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from theworld.data.entries.check import id_key
+from theworld.data.entries.headers import JPEG_END, JPEG_START, BadImage, check_image
+from theworld.data.entries.images import ImageTable, image_suffix, positions, scan_images
+from theworld.data.shards.dataset import DataSet
+from theworld.data.shards.remote import RemoteDataSet, staging_folder
+from theworld.download.settings import Settings
+from theworld.download.state import State
+from theworld.download.wanted import Wanted
+
+CHECK_THREADS = 16
+CHECK_BLOCK = 1024
+LINE_EVERY = 60.0
+QUICK_HEAD = 3
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Plan:
+    """What the scan found; n wanted images.
+
+    Attributes:
+        there: (n,) bool: a whole file, or, on the way to shards, a written sample.
+        missing: (n,) bool: listed in missing.jsonl.
+        replace: number of a wanted image to the path of its broken .jpg file.
+        broken: files that are not whole.
+    """
+
+    there: np.ndarray
+    missing: np.ndarray
+    replace: dict[int, str]
+    broken: int
+
+    def left(self, retry_missing: bool) -> np.ndarray:
+        """(n,) bool: to be fetched."""
+        return ~self.there if retry_missing else ~self.there & ~self.missing
+
+
+def make_plan(settings: Settings, state: State, wanted: Wanted, checked: bool = True) -> Plan:
+    """Scan and compare.
+
+    Args:
+        settings: where to look.
+        state: what is remembered of files.
+        wanted: the ids.
+        checked: read files that were never seen to be whole; False takes them for whole.
+
+    Raises:
+        UserError: the folder, or the data set's manifest, cannot be read.
+    """
+    scan = scan_images(settings.images)
+    rows, found = positions(scan.keys, wanted.keys)
+    whole = state.whole_rows(scan)
+    unknown = np.unique(rows[found][~whole[rows[found]]])
+    if checked and len(unknown):
+        check_rows(settings.images, scan, unknown, whole, lambda block: remember(state, scan, block))
+        state.save_whole(scan, whole)
+    elif len(unknown):
+        whole[unknown] = scan.sizes[unknown] > 0
+    there = found.copy()
+    there[found] = whole[rows[found]]
+    bad = np.flatnonzero(found & ~there)
+    replace = {int(number): scan.path(int(rows[number])) for number in bad}
+    replace = {number: path for number, path in replace.items() if image_suffix(path) == ".jpg"}
+    if settings.to == "mds":
+        there |= positions(converted_keys(settings), wanted.keys)[1]
+    missing = positions(state.missing_keys(), wanted.keys)[1] & ~there
+    return Plan(there, missing, replace, len(bad))
+
+
+def remember(state: State, scan: ImageTable, rows: np.ndarray) -> None:
+    state.add_whole((int(scan.keys[row]), int(scan.sizes[row]), int(scan.mtimes[row])) for row in rows)
+
+
+def check_rows(
+    folder: Path, scan: ImageTable, rows: np.ndarray, whole: np.ndarray, good: Callable[[np.ndarray], None]
+) -> None:
+    """Read files that another program, or a run that was killed, has left.
+
+    Args:
+        folder: the image folder.
+        scan: its files.
+        rows: (m,) int64: of the scan, to be read.
+        whole: (n,) bool: set to True at the rows that are whole.
+        good: called with the rows of each block that are whole, so that a kill costs little.
+    """
+    log.info("checking %s image files that are new here", f"{len(rows):,}")
+    last = time.monotonic()
+    with ThreadPoolExecutor(CHECK_THREADS, "check") as pool:
+        numbers = iter(rows)
+        done = 0
+        while block := list(islice(numbers, CHECK_BLOCK)):
+            verdicts = list(pool.map(lambda row: is_whole(folder / scan.path(int(row))), block))
+            kept = np.array(block, np.int64)[np.array(verdicts, bool)]
+            whole[kept] = True
+            good(kept)
+            done += len(block)
+            if time.monotonic() - last > LINE_EVERY:
+                log.info("checked %s of %s", f"{done:,}", f"{len(rows):,}")
+                last = time.monotonic()
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the file is an image to its end marker. Of most JPEG files only both ends are read."""
+    try:
+        with open(path, "rb") as file:
+            if path.suffix.lower() in (".jpg", ".jpeg") and file.read(QUICK_HEAD) == JPEG_START + b"\xff":
+                file.seek(-len(JPEG_END), 2)
+                if file.read() == JPEG_END:
+                    return True
+            file.seek(0)
+            check_image(file.read(), path.suffix.lower())
+    except (OSError, BadImage):
+        return False
+    return True
+
+
+def converted_keys(settings: Settings) -> np.ndarray:
+    """(m,) uint64, sorted: keys of all ids in the data set of ``convert.out``, and of images that it rejected."""
+    out = settings.convert.out
+    remote = "://" in out
+    root = staging_folder(out) if remote else Path(out)
+    keys = []
+    for part in ("", "-eval"):
+        data_set = DataSet(root.with_name(f"{root.name}{part}"))
+        if remote:
+            RemoteDataSet(f"{out.rstrip('/')}{part}", data_set).pull()
+        keys += [data_set.written_keys(), np.array([id_key(name) for name in data_set.rejected_images()], np.uint64)]
+    return np.sort(np.concatenate(keys))
