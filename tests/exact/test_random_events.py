@@ -24,7 +24,7 @@ PEAK, FLOOR, WARMUP = 3e-3, 0.1, 4
 
 
 def test_every_sample_once_through_random_events(many_samples: Path, tmp_path: Path) -> None:
-    seed = 20
+    seed = 17
     chance = random.Random(seed)
     run = Run(
         many_samples,
@@ -53,7 +53,7 @@ def test_every_sample_once_through_random_events(many_samples: Path, tmp_path: P
             events.append(f"microbatches of {microbatch}")
         trainer = run.start(ranks, f"train_loader.num_workers={workers}", f"device_train_microbatch_size={microbatch}")
         goes_on = run.wait_for_batches(trainer, chance.randint(1, 6))
-        assert goes_on, f"the pass ended after {events}: {run.output}"
+        assert goes_on, f"the pass ended early after {events}: {run.output}"
         if images < SAMPLES and chance.random() < 0.3:
             images = grow(run, images, chance, events, "while training: ")
         number = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
@@ -98,7 +98,8 @@ def check_learning_rates(rates: dict[int, float]) -> None:
     """The schedule ran over the expected samples, whatever was known at a time: warm-up, then a cosine to the floor."""
     expected = math.ceil(SAMPLES / BATCH)
     assert len(rates) >= expected - 1
-    for batch, rate in rates.items():
+    for step, rate in rates.items():
+        batch = step - 1  # steps are counted from 1
         if batch <= WARMUP:
             factor = batch / WARMUP
         else:

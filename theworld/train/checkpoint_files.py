@@ -52,7 +52,8 @@ def is_whole(checkpoint: Path, contents: bool = True) -> bool:
         with zipfile.ZipFile(checkpoint) as archive:
             members = archive.infolist()
             end = archive.start_dir
-            if any(member.header_offset + member.compress_size > end for member in members):
+            # zipfile shifts the offsets where bytes are missing before the directory, so that the first are below 0.
+            if any(member.header_offset < 0 or member.header_offset + member.compress_size > end for member in members):
                 return False
             if contents:
                 small = checkpoint.stat().st_size <= CHECKED_BYTES

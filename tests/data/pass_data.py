@@ -1,0 +1,35 @@
+"""The loader of the smoke configuration, as the trainer builds it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from theworld.config.load import load_config
+from theworld.config.schema import Config
+from theworld.model.build import load_processor
+from theworld.train.data import TrainData, build_data
+
+SMOKE = str(Path(__file__).parents[2] / "yamls" / "smoke.yaml")
+
+
+def smoke_on(remote: str | Path, cache: str | Path | None, *overrides: str) -> Config:
+    """``yamls/smoke.yaml`` on a converted data set."""
+    local = [f"train_loader.dataset.local={cache}"] if cache is not None else []
+    return load_config([SMOKE, f"convert.out={remote}", "global_train_batch_size=4", *local, *overrides])
+
+
+def open_data(config: Config, growing: bool = True) -> TrainData:
+    return build_data(
+        config.train_loader, load_processor(config.model), config.global_train_batch_size, config.seed, growing
+    )
+
+
+def ids_of(batch: dict[str, Any]) -> list[str]:
+    """Ids of the data set's samples in the batch; those that only fill it up are left out."""
+    return [name for name, reason in zip(batch["sample_ids"], batch["skipped"], strict=True) if reason != "filler"]
+
+
+def read_pass(data: TrainData) -> list[str]:
+    """All ids of one pass, in order."""
+    return [name for batch in data.spec.dataloader for name in ids_of(batch)]

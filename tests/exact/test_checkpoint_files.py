@@ -1,0 +1,102 @@
+"""Which checkpoint a resume takes, whatever lies beside it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from theworld.train.checkpoint_files import is_whole, newest_whole_checkpoint
+from theworld.train.checkpoints import point_latest
+
+
+def write(folder: Path, batch: int, epoch: int = 0) -> Path:
+    """A checkpoint of some 100 kB, as torch writes it."""
+    path = folder / f"ep{epoch}-ba{batch}-rank0.pt"
+    torch.save({"state": {"weights": torch.arange(20_000.0) + batch, "batch": batch}}, path)
+    return path
+
+
+def test_newest_by_batch_then_epoch_and_not_by_name(tmp_path: Path) -> None:
+    for batch in (5, 9, 10):
+        write(tmp_path, batch)
+    last = write(tmp_path, 10, epoch=1)
+    found = newest_whole_checkpoint(tmp_path)
+    assert found is not None
+    assert (found.path, found.batch, found.epoch) == (last, 10, 1)
+
+
+def test_none_where_there_is_none(tmp_path: Path) -> None:
+    assert newest_whole_checkpoint(tmp_path) is None
+    assert newest_whole_checkpoint(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.02, 0.5, 0.98, 0.9999])
+def test_a_file_cut_anywhere_is_passed_over_and_named(
+    tmp_path: Path, kept: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, cut = write(tmp_path, 5), write(tmp_path, 10)
+    content = cut.read_bytes()
+    cut.write_bytes(content[: int(len(content) * kept)])
+    with caplog.at_level(logging.WARNING):
+        found = newest_whole_checkpoint(tmp_path)
+    assert found is not None
+    assert found.path == good
+    assert str(cut) in caplog.text
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_a_damaged_byte_is_found(tmp_path: Path, place: float) -> None:
+    good, damaged = write(tmp_path, 5), write(tmp_path, 10)
+    content = bytearray(damaged.read_bytes())
+    content[int(len(content) * place)] ^= 1
+    damaged.write_bytes(content)
+    found = newest_whole_checkpoint(tmp_path)
+    assert found is not None
+    assert found.path == good
+
+
+def test_a_hole_in_the_middle_is_found_without_reading(tmp_path: Path) -> None:
+    """The directory at the end is there, but bytes before it are missing."""
+    path = write(tmp_path, 5)
+    content = path.read_bytes()
+    path.write_bytes(content[:30_000] + content[60_000:])
+    assert not is_whole(path, contents=False)
+
+
+def test_links_and_remains_of_a_save_are_no_checkpoints(tmp_path: Path) -> None:
+    good = write(tmp_path, 5)
+    (tmp_path / ".saving" / "ep0-ba9").mkdir(parents=True)
+    write(tmp_path / ".saving" / "ep0-ba9", 9)
+    (tmp_path / "ep0-ba7-rank0.pt").symlink_to("ep0-ba6-rank0.pt")
+    (tmp_path / "latest-rank0.pt").symlink_to("ep0-ba8-rank0.pt")
+    (tmp_path / "ep0-ba9-rank0.pt.new").touch()
+    found = newest_whole_checkpoint(tmp_path)
+    assert found is not None
+    assert found.path == good
+
+
+def test_a_sharded_checkpoint_needs_its_metadata_and_all_parts(tmp_path: Path) -> None:
+    good = write(tmp_path, 5)
+    folder = tmp_path / "ep0-ba10"
+    folder.mkdir()
+    (folder / "__0_0.distcp").write_bytes(b"part")
+    found = newest_whole_checkpoint(tmp_path)
+    assert found is not None
+    assert found.path == good
+    (folder / ".metadata").write_bytes(b"metadata")
+    found = newest_whole_checkpoint(tmp_path)
+    assert found is not None
+    assert found.path == folder
+    (folder / "__1_0.distcp").touch()
+    found = newest_whole_checkpoint(tmp_path)
+    assert found is not None
+    assert found.path == good
+
+
+def test_latest_is_a_link_for_people(tmp_path: Path) -> None:
+    (tmp_path / "latest-rank0.pt").symlink_to("gone")
+    point_latest(tmp_path, write(tmp_path, 5))
+    assert (tmp_path / "latest-rank0.pt").readlink() == Path("ep0-ba5-rank0.pt")

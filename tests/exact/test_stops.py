@@ -1,0 +1,110 @@
+"""Runs that are stopped, resumed, finished, or find another data set, under the real launcher."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from launching import Run, stop
+from streaming import LocalDataset, MDSWriter
+
+pytestmark = [pytest.mark.slow, pytest.mark.dist]
+
+SETTINGS = [
+    "global_train_batch_size=4",
+    "device_train_microbatch_size=1",
+    "save_interval=2ba",
+    "save_num_checkpoints_to_keep=2",
+    "loggers.tensorboard.flush_interval=1",
+]
+
+
+def checkpoints(run: Run) -> list[str]:
+    return sorted(path.name for path in run.save_folder.glob("ep*"))
+
+
+def test_killed_among_debris_and_resumed_is_the_unbroken_run(many_samples: Path, tmp_path: Path) -> None:
+    unbroken = Run(many_samples, tmp_path, SETTINGS, name="unbroken")
+    unbroken.arrive(46)
+    assert unbroken.train(2) == 0, unbroken.output
+
+    run = Run(many_samples, tmp_path, SETTINGS, name="killed")
+    trainer = run.start(2)
+    assert run.wait_for_batches(trainer, 5), run.output
+    stop(trainer, signal.SIGKILL)
+    whole = max(run.save_folder.glob("ep0-ba*"), key=lambda path: path.stat().st_mtime_ns)
+    # What a crash of the node may leave: all are newer than the newest whole checkpoint.
+    (run.save_folder / "ep0-ba60-rank0.pt").write_bytes(whole.read_bytes()[:-1000])
+    (run.save_folder / "ep0-ba70-rank0.pt").touch()
+    (run.save_folder / "ep0-ba80-rank0.pt").symlink_to("ep0-ba79-rank0.pt")
+    (run.save_folder / "latest-rank0.pt").unlink()
+    (run.save_folder / "latest-rank0.pt").symlink_to("ep0-ba70-rank0.pt")
+    (run.save_folder / ".saving" / "ep0-ba6").mkdir(parents=True, exist_ok=True)
+    (run.save_folder / ".saving" / "ep0-ba6" / "ep0-ba6-rank0.pt").write_bytes(b"half")
+    assert run.train(2) == 0, run.output
+    assert "ep0-ba60-rank0.pt: not a whole checkpoint" in run.output
+    assert f"resumed from {whole}" in run.output or whole.name in run.output
+
+    losses = run.scalars("loss/train/total")
+    assert losses == unbroken.scalars("loss/train/total")
+    assert len(losses) == 12
+    assert checkpoints(run) == ["ep0-ba12-rank0.pt", "ep0-ba80-rank0.pt", "ep1-ba12-rank0.pt"]
+    assert (run.save_folder / "latest-rank0.pt").resolve().name == "ep1-ba12-rank0.pt"
+    assert not (run.save_folder / ".saving").exists()
+
+    before = run.lines()
+    assert run.train(1) == 0, run.output
+    assert "finished already: 1ep is done, 12 batches" in run.output
+    assert run.lines() == before
+
+
+def test_another_data_set_is_refused_and_a_new_pass_can_be_told(many_samples: Path, tmp_path: Path) -> None:
+    run = Run(many_samples, tmp_path, SETTINGS)
+    run.arrive(20)
+    trainer = run.start(1)
+    assert run.wait_for_batches(trainer, 3), run.output
+    assert stop(trainer, signal.SIGTERM) != 0
+    # The generation is made anew from other images, in the same place.
+    shutil.rmtree(run.mds)
+    shutil.rmtree(tmp_path / "raw")
+    run.arrive(24)
+    assert run.train(1) == 2
+    errors = [line for line in run.output.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "gen-00000 has changed" in errors[0]
+    assert "Traceback" not in run.output
+    assert "load_path=CHECKPOINT load_weights_only=true and another save_folder" in errors[0]
+
+    again = Run(many_samples, tmp_path, SETTINGS, name="again")
+    checkpoint = run.save_folder / "latest-rank0.pt"
+    assert again.train(1, f"load_path={checkpoint}", "load_weights_only=true") == 0, again.output
+    assert len({name for line in again.lines() for name in line["ids"]}) == 24
+
+
+def test_pictures_that_cannot_be_decoded_are_counted_and_named(many_samples: Path, tmp_path: Path) -> None:
+    run = Run(many_samples, tmp_path, [*SETTINGS, "train_loader.num_workers=2"])
+    run.arrive(24)
+    good, bad = tmp_path / "good", set()
+    run.mds.rename(good)
+    samples = LocalDataset(str(good))
+    columns = json.loads((good / "index.json").read_text())["shards"][0]
+    with MDSWriter(
+        out=str(run.mds), columns=dict(zip(columns["column_names"], columns["column_encodings"], strict=True))
+    ) as writer:
+        for number in range(len(samples)):
+            sample = samples[number]
+            if number % 3 == 0:
+                sample["image"] = sample["image"][:200]
+                bad.add(sample["id"])
+            writer.write(sample)
+    assert run.train(2) == 0, run.output
+    assert len(bad) == 8
+    for name in bad:
+        assert f"sample {name} carries no loss: image cannot be decoded" in run.output
+    assert run.scalars("data/samples_without_loss")[6] == 8
+    lines = run.lines()
+    assert {name for line in lines for name in line.get("skipped", {})} == bad
+    assert len({name for line in lines for name in line["ids"]}) == 16
