@@ -20,7 +20,7 @@ def whole() -> Any:
 
 @pytest.fixture(scope="module")
 def encoder(whole) -> WorldEncoder:
-    made = WorldEncoder(read_vae_config(resolve_vae("builtin:tiny")))
+    made = WorldEncoder(read_vae_config(resolve_vae("builtin:tiny").folder))
     made.load_vae(AutoencoderKLWan.from_pretrained(resolve_vae("builtin:tiny").folder))
     return made.eval().requires_grad_(False)
 
@@ -58,7 +58,7 @@ def test_what_only_decoding_needs_is_gone(encoder):
 
 
 def test_statistics_survive_a_cast_to_bfloat16(encoder):
-    half = WorldEncoder(read_vae_config(resolve_vae("builtin:tiny")))
+    half = WorldEncoder(read_vae_config(resolve_vae("builtin:tiny").folder))
     half.load_state_dict(encoder.state_dict())
     half.to(torch.bfloat16)
     assert half.mean == encoder.mean

@@ -38,6 +38,9 @@ class ConvertConfig:
     """Share of ids, by a hash of the id, that goes to <out>-eval instead."""
     keep_masks: bool = False
     """Whether to keep the COCO run-length masks, about 80 % of the JSON, as a column."""
+    world_latents: bool = False
+    """Whether to compute the world latents now and keep them as a column, 131 kB a sample at 512 x 512, so that
+    training needs no VAE. For a data set that exists: convert/add_latents.py."""
 
 
 @dataclass
@@ -127,6 +130,9 @@ class DatasetConfig:
     """Sub-folder of remote and local."""
     draw_bboxes: bool = True
     """Draw the regions' boxes and labels into the picture."""
+    world_latents: bool | None = None
+    """Train on latents computed before (convert/add_latents.py): true: they must be there; false: never;
+    null: where every sample has them and the VAE is frozen."""
     max_seq_len: int = 4096
     """Tokens a sample may have; whole turns beyond it are cut, and counted."""
     shuffle: bool = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from theworld.model.check import VAE_CHANNELS, VAE_STRIDE, check_model_config, c
 from theworld.model.configuration import TheWorldConfig
 from theworld.model.modeling import TheWorldForConditionalGeneration
 from theworld.model.processing import TheWorldProcessor
+from theworld.model.world_encoder import WorldEncoder
 
 PROJECTOR_SEED = 17
 EMBEDDING_ROWS = 65_536
@@ -75,7 +77,7 @@ def build_config(cfg: ModelConfig, gemma: Base, vae: Base | None) -> TheWorldCon
             f"model.gemma: {gemma.name}: the embedding has {rows} rows and the world tokens need {needed}; "
             "expected a Gemma 3 whose embedding is larger than its tokenizer's vocabulary, as the released ones are"
         )
-    config.vae = read_vae_config(vae)
+    config.vae = read_vae_config(vae.folder)
     config.base["cosmos"] = vae.record()
     config.enable_world = True
     config.world_image_size = cfg.world_image_size
@@ -87,7 +89,7 @@ def build_config(cfg: ModelConfig, gemma: Base, vae: Base | None) -> TheWorldCon
     return config
 
 
-def read_vae_config(vae: Base) -> dict[str, Any]:
+def read_vae_config(folder: Path) -> dict[str, Any]:
     """The VAE's configuration with all defaults filled in.
 
     Raises:
@@ -95,18 +97,18 @@ def read_vae_config(vae: Base) -> dict[str, Any]:
     """
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-    raw = AutoencoderKLWan.load_config(vae.folder)
+    raw = AutoencoderKLWan.load_config(folder)
     assert isinstance(raw, dict)
     kind = raw.get("_class_name", "AutoencoderKLWan")
     if kind != "AutoencoderKLWan":
-        raise UserError(f"model.cosmos: {vae.folder} holds a {kind}; expected an AutoencoderKLWan")
+        raise UserError(f"model.cosmos: {folder} holds a {kind}; expected an AutoencoderKLWan")
     with torch.device("meta"):
         full = dict(AutoencoderKLWan.from_config(raw).config)  # type: ignore[union-attr]
     config = {key: value for key, value in full.items() if not key.startswith("_")}
     stride = 2 ** (len(config["dim_mult"]) - 1) * (config.get("patch_size") or 1)
     if (config["z_dim"], stride) != (VAE_CHANNELS, VAE_STRIDE):
         raise UserError(
-            f"model.cosmos: {vae.folder} makes latents of {config['z_dim']} channels at stride {stride}; "
+            f"model.cosmos: {folder} makes latents of {config['z_dim']} channels at stride {stride}; "
             f"expected {VAE_CHANNELS} at {VAE_STRIDE}, as Cosmos-Predict2's VAE"
         )
     return config
@@ -171,25 +173,34 @@ def attach_world_encoder(model: TheWorldForConditionalGeneration, vae: Base, dty
     Raises:
         UserError: a weight of the encoder is missing or of another shape.
     """
-    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-
-    from theworld.model.world_encoder import WorldEncoder
-
-    parameter = next(model.parameters())
-    encoder = WorldEncoder(model.config.vae)
-    try:
-        loaded, info = AutoencoderKLWan.from_pretrained(vae.folder, output_loading_info=True)  # type: ignore[misc]
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"model.cosmos: cannot load {vae.folder}: {_first_line(error)}") from error
-    wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
-    if wrong:
-        raise UserError(
-            f"model.cosmos: {vae.folder}: {len(wrong)} weights missing or unexpected, for example {wrong[0]}"
-        )
-    encoder.load_vae(loaded)
-    model.model.world_encoder = encoder.to(device=parameter.device, dtype=dtype).eval()
+    device = next(model.parameters()).device
+    model.model.world_encoder = load_world_encoder(vae.folder, model.config.vae).to(device=device, dtype=dtype)
     model.config.with_world_encoder = True
     model.config.base["cosmos"] = vae.record()
+
+
+def load_world_encoder(folder: Path, vae_config: dict[str, Any] | None = None) -> WorldEncoder:
+    """The encoder of the VAE in ``folder``, in float32 and eval mode.
+
+    Args:
+        folder: ``config.json`` and weights of an ``AutoencoderKLWan``.
+        vae_config: its configuration, if it was read before.
+
+    Raises:
+        UserError: it is another kind of VAE, or a weight of the encoder is missing or of another shape.
+    """
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+    encoder = WorldEncoder(vae_config or read_vae_config(folder))
+    try:
+        loaded, info = AutoencoderKLWan.from_pretrained(folder, output_loading_info=True)  # type: ignore[misc]
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"model.cosmos: cannot load {folder}: {_first_line(error)}") from error
+    wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
+    if wrong:
+        raise UserError(f"model.cosmos: {folder}: {len(wrong)} weights missing or unexpected, for example {wrong[0]}")
+    encoder.load_vae(loaded)
+    return encoder.eval().requires_grad_(False)
 
 
 @torch.no_grad()

@@ -83,8 +83,10 @@ class TheWorldProcessor(Gemma3Processor):
         """1 where ``input_ids`` hold an image token (attended in both directions), 0 elsewhere; world tokens are 0."""
         return (input_ids == self.image_token_id).to(torch.long)
 
-    def preprocess_images(self, images: Sequence[Image.Image]) -> dict[str, Tensor]:
+    def preprocess_images(self, images: Sequence[Image.Image], world: bool = True) -> dict[str, Tensor]:
         """Pictures to ``pixel_values`` (B, 3, H, W) and, with ``enable_world``, ``world_pixel_values`` (B, 3, S, S).
+
+        Without ``world`` the second is left out, for those who have the latents.
 
         Both float32 and resized with Pillow from the same RGB picture, aspect ratio not kept. ``pixel_values`` equal
         those of ``Gemma3ImageProcessor`` up to float rounding, in less of its time; no pan-and-scan.
@@ -104,15 +106,9 @@ class TheWorldProcessor(Gemma3Processor):
         pixels = torch.stack([_resized(picture, size, gemma.resample) for picture in pictures]).to(torch.float32)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (gemma.image_mean, gemma.image_std))
         result = {"pixel_values": pixels.mul_(gemma.rescale_factor / std).sub_(mean / std)}
-        if self.enable_world:
-            result["world_pixel_values"] = self.world_pixels(pictures)
+        if self.enable_world and world:
+            result["world_pixel_values"] = world_pixels(pictures, self.world_image_size)
         return result
-
-    def world_pixels(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """RGB pictures to (B, 3, S, S) float32 in [-1, 1]."""
-        side = self.world_image_size
-        resized = [_resized(picture, (side, side), Image.Resampling.BICUBIC) for picture in pictures]
-        return torch.stack(resized).to(torch.float32).div_(127.5).sub_(1.0)
 
     def __call__(  # type: ignore[override]
         self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
@@ -130,7 +126,9 @@ class TheWorldProcessor(Gemma3Processor):
             text=[self.insert_world(one) for one in texts],
             **kwargs,
         )
-        features["world_pixel_values"] = self.world_pixels([picture for pictures in rgb for picture in pictures])
+        features["world_pixel_values"] = world_pixels(
+            [picture for pictures in rgb for picture in pictures], self.world_image_size
+        )
         return features
 
     @property
@@ -138,6 +136,12 @@ class TheWorldProcessor(Gemma3Processor):
         """Names of the model's inputs that ``__call__`` makes."""
         names = super().model_input_names
         return [*names, "world_pixel_values"] if self.enable_world else names
+
+
+def world_pixels(pictures: Sequence[Image.Image], side: int) -> Tensor:
+    """RGB pictures to (B, 3, side, side) float32 in [-1, 1], as the VAE takes them."""
+    resized = [_resized(picture, (side, side), Image.Resampling.BICUBIC) for picture in pictures]
+    return torch.stack(resized).to(torch.float32).div_(127.5).sub_(1.0)
 
 
 def _resized(picture: Image.Image, size: tuple[int, int], resample: int) -> Tensor:

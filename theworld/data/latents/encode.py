@@ -1,0 +1,69 @@
+"""MDS sample -> world latent, by the road that training takes without latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from theworld.data.latents.record import LatentRecord
+from theworld.data.samples import decode_sample
+from theworld.model.check import VAE_CHANNELS
+from theworld.model.processing import world_pixels
+
+
+def sample_pixels(sample: Mapping[str, Any], record: LatentRecord) -> Tensor:
+    """The world picture (3, S, S) float32 in [-1, 1]; grey where the image cannot be decoded, as in training."""
+    return picture_pixels(decode_sample(sample, record.draw_bboxes).image, record)
+
+
+def picture_pixels(picture: Image.Image, record: LatentRecord) -> Tensor:
+    return world_pixels([picture], record.world_image_size)[0]
+
+
+def to_bytes(latents: Tensor) -> list[bytes]:
+    """Latents (B, 16, h, w) as bfloat16, row by row, little endian."""
+    return [latent.contiguous().view(torch.int16).numpy().tobytes() for latent in latents.to("cpu", torch.bfloat16)]
+
+
+def from_bytes(data: bytes) -> Tensor:
+    """What :func:`to_bytes` made: (1, 16, h, w) bfloat16.
+
+    Raises:
+        ValueError: not as long as a square latent of 16 channels.
+    """
+    values = torch.frombuffer(bytearray(data), dtype=torch.bfloat16)
+    side = round((len(values) / VAE_CHANNELS) ** 0.5)
+    if side * side * VAE_CHANNELS != len(values):
+        raise ValueError(f"world latent: {len(data)} bytes are no square latent of {VAE_CHANNELS} channels")
+    return values.view(1, VAE_CHANNELS, side, side)
+
+
+class LatentEncoder:
+    """The VAE's encoder in float32 on one device.
+
+    Args:
+        folder: of the VAE (``config.json`` and weights).
+        device: where to compute.
+    """
+
+    def __init__(self, folder: Path, device: str) -> None:
+        from theworld.model.build import load_world_encoder
+
+        self.device = torch.device(device)
+        self.encoder = load_world_encoder(folder).to(self.device)
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor | Sequence[Tensor]) -> list[bytes]:
+        """World pictures (B, 3, S, S) to their latents, as bytes."""
+        batch = pixels if isinstance(pixels, Tensor) else torch.stack(list(pixels))
+        return to_bytes(self.encoder(batch.to(self.device, non_blocking=True)))
+
+
+def devices() -> list[str]:
+    """Every GPU, or the CPU."""
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]

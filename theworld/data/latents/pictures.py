@@ -1,0 +1,77 @@
+"""The pictures of a generation's shards as the VAE takes them, decoded by worker processes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from streaming.base.compression import decompress
+from streaming.base.format import reader_from_json
+from streaming.base.format.base.reader import Reader
+from torch.utils.data import Dataset
+
+from theworld.data.latents.encode import sample_pixels
+from theworld.data.latents.record import LatentRecord
+from theworld.errors import UserError
+
+
+class Pictures(Dataset):
+    """Samples of some shards of a generation, in order.
+
+    Items are ``shard`` (its number), ``id`` and ``pixels`` (3, S, S).
+
+    Args:
+        generation: its folder.
+        shards: index entries of all its shards.
+        wanted: numbers of those to read.
+        record: size and boxes.
+    """
+
+    def __init__(
+        self, generation: Path, shards: Sequence[dict[str, Any]], wanted: Sequence[int], record: LatentRecord
+    ) -> None:
+        self.generation = generation
+        self.shards = shards
+        self.record = record
+        self.places = [(number, place) for number in wanted for place in range(shards[number]["samples"])]
+        self.opened: tuple[int, Reader] | None = None
+        self.unpacked: tempfile.TemporaryDirectory[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        number, place = self.places[index]
+        try:
+            sample = self.reader(number)[place]
+        except (OSError, ValueError, IndexError, KeyError) as error:
+            raise UserError(
+                f"{self.generation}: shard {number} cannot be read ({error}); run convert/verify.py"
+            ) from error
+        return {"shard": number, "id": sample["id"], "pixels": sample_pixels(sample, self.record)}
+
+    def reader(self, number: int) -> Reader:
+        """Of a shard; a compressed one is unpacked for as long as it is the last one asked for."""
+        if self.opened is None or self.opened[0] != number:
+            entry = self.shards[number]
+            folder = str(self.generation)
+            if entry["zip_data"]:
+                self.unpacked = tempfile.TemporaryDirectory()
+                packed = (self.generation / entry["zip_data"]["basename"]).read_bytes()
+                raw = decompress(entry["compression"], packed)
+                (Path(self.unpacked.name) / entry["raw_data"]["basename"]).write_bytes(raw)
+                folder = self.unpacked.name
+            self.opened = number, reader_from_json(folder, "", dict(entry))
+        return self.opened[1]
+
+
+def first_of_batch(
+    waiting: deque[tuple[list[int], list[str], Future[list[bytes]]]],
+) -> Iterator[tuple[int, str, bytes]]:
+    """The oldest batch that is being encoded, sample by sample."""
+    numbers, ids, encoded = waiting.popleft()
+    yield from zip(numbers, ids, encoded.result(), strict=True)

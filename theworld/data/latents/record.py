@@ -1,0 +1,106 @@
+"""What a latent follows from, beside its picture: kept with the latents, compared with the run that uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from theworld.config.schema import Config
+from theworld.errors import UserError
+from theworld.model.base import Base, resolve_vae
+from theworld.model.check import VAE_CHANNELS, VAE_STRIDE, check_model_config
+
+COLUMN = "world_latents"
+"""Name of the MDS column, of the data set beside, and of the record in a manifest."""
+BYTES_PER_VALUE = 2
+
+
+@dataclass(frozen=True)
+class LatentRecord:
+    """How latents were made: by which VAE, of pictures of which size, with boxes drawn or not."""
+
+    vae: str
+    """Name of the Cosmos model, as in ``model.cosmos``."""
+    revision: str | None
+    """The commit on the Hub; None for a folder."""
+    fingerprint: str | None
+    """Of the VAE's weights (:func:`theworld.model.base.fingerprint`); None where they were not at hand."""
+    world_image_size: int
+    draw_bboxes: bool
+
+    @classmethod
+    def of_config(cls, config: Config, vae: Base) -> LatentRecord:
+        """What a run with this configuration would make of a picture."""
+        base = vae.record()
+        return cls(
+            vae.name,
+            base["revision"],
+            base["fingerprint"],
+            config.model.world_image_size,
+            config.train_loader.dataset.draw_bboxes,
+        )
+
+    @classmethod
+    def read(cls, where: str, content: Mapping[str, Any]) -> LatentRecord:
+        """The record in a manifest.
+
+        Raises:
+            UserError: it is of another version, or damaged.
+        """
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise UserError(f"{where}: cannot read the record of its world latents ({error})") from error
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def side(self) -> int:
+        """Height and width of a latent."""
+        return self.world_image_size // VAE_STRIDE
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of a sample's latent: (16, side, side) in bfloat16."""
+        return VAE_CHANNELS * self.side**2 * BYTES_PER_VALUE
+
+    def difference(self, wanted: LatentRecord) -> str | None:
+        """Which key of the configuration asks for something else than these latents; None if they are the same."""
+        if self.world_image_size != wanted.world_image_size:
+            sizes = wanted.world_image_size, self.world_image_size
+            return "model.world_image_size: {}, but the world latents are of {}".format(*sizes)
+        if self.draw_bboxes != wanted.draw_bboxes:
+            return (
+                f"train_loader.dataset.draw_bboxes: {str(wanted.draw_bboxes).lower()}, but the world latents are of "
+                f"pictures {'with' if self.draw_bboxes else 'without'} boxes"
+            )
+        if self.fingerprint and wanted.fingerprint:
+            same = self.fingerprint == wanted.fingerprint
+        else:
+            same = (self.vae, self.revision) == (wanted.vae, wanted.revision)
+        if same:
+            return None
+        return f"model.cosmos: {_named(wanted)}, but the world latents are of {_named(self)}"
+
+
+def _named(record: LatentRecord) -> str:
+    return f"{record.vae} at {record.revision}" if record.revision else f"{record.vae} ({record.fingerprint})"
+
+
+def resolve_record(config: Config, weights: bool) -> tuple[LatentRecord, Base]:
+    """The record that the configuration asks for, and the VAE.
+
+    Args:
+        config: sections ``model`` and ``train_loader``.
+        weights: have the VAE's weights on this machine; without, only its configuration is fetched.
+
+    Raises:
+        UserError: the VAE is not there, or the configuration has no world.
+    """
+    check_model_config(config.model)
+    if not config.model.enable_world:
+        raise UserError("model.enable_world: false, so there are no world latents; set it to true")
+    vae = resolve_vae(config.model.cosmos, config.model.cosmos_revision, weights=weights)
+    return LatentRecord.of_config(config, vae), vae
