@@ -184,6 +184,22 @@ def test_bad_entries_are_counted_and_the_rest_is_used(raw: Raw) -> None:
     assert set(raw.rejected().values()) == set(report.left_out) - {"image not there yet", "id named more than once"}
 
 
+def test_counts_add_up_when_images_have_gone(raw: Raw) -> None:
+    (raw.images / f"{name(2)}.jpg").write_bytes(b"bad")
+    convert(raw.config())
+    for number in (0, 2, 4):
+        (raw.images / f"{name(number)}.jpg").unlink()
+    report = convert(raw.config())
+    assert report.before == 19
+    assert report.left_out == {"image not there yet": 21}
+    assert raw.rejected() == {}
+
+
+def test_an_output_that_cannot_be_made_is_one_line(raw: Raw) -> None:
+    with pytest.raises(UserError, match="Not a directory"):
+        convert(raw.config(out=str(raw.json / "out")))
+
+
 def test_num_samples_counts_what_is_there(raw: Raw) -> None:
     (raw.images / f"{name(0)}.jpg").write_bytes(b"bad")
     assert convert(raw.config(num_samples=7)).written == 7

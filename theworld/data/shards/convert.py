@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from theworld.data.entries.source import JsonSource, open_source
 from theworld.data.shards.dataset import DataSet
 from theworld.data.shards.lock import exclusive_lock
 from theworld.data.shards.pending import Pending
-from theworld.data.shards.plan import EVALUATION, TRAIN, plan_shards
+from theworld.data.shards.plan import EVALUATION, TRAIN, ShardJob, plan_shards
 from theworld.data.shards.pool import ShardPool
 from theworld.data.shards.remote import RemoteDataSet, staging_folder, upload_finished
 from theworld.data.shards.report import NO_IMAGE, Progress, Report
@@ -56,14 +56,19 @@ def convert(config: ConvertConfig) -> Report:
             with exclusive_lock(out / STATE / "lock", str(out)):
                 return Conversion(settings, out).run()
         except OSError as error:
-            if error.errno not in DISK_FULL:
-                raise
-            raise UserError(
-                f"convert.out: {out}: the disk is full; finished shards are kept, free some space and run again"
-            ) from error
+            logger.debug("while converting", exc_info=error)
+            raise UserError(explain_os_error(error, out)) from error
         except KeyboardInterrupt:
             logger.warning("stopped; finished shards are kept, the same command goes on")
             raise
+
+
+def explain_os_error(error: OSError, out: Path) -> str:
+    """The line for what the operating system refused."""
+    if error.errno in DISK_FULL:
+        return f"convert.out: {out}: the disk is full; finished shards are kept, free some space and run again"
+    where = error.filename or f"convert.out: {out}"
+    return f"{where}: {error.strerror or error}; finished shards are kept, run again once that is mended"
 
 
 @contextmanager
@@ -108,14 +113,16 @@ class Conversion:
         started = time.monotonic()
         for remote in self.remotes.values():
             remote.pull()
-        self._check_lasting()
+        for data_set in (self.train, self.evaluation):
+            data_set.manifest()  # a lost generation stops here, before anything is written
+        self.report.before = self.train.samples() + self.evaluation.samples()
         pending = self._find_pending()
         if pending is not None and pending.ready:
             self._publish(pending)
             pending = None
+        self._check_lasting()
         scan = scan_images(self.settings.images)
         self.report.images = len(scan) + scan.repeated
-        self.report.before = self.train.samples() + self.evaluation.samples()
         if not len(scan) and not self.report.before:
             raise UserError(
                 f"convert.images: {self.settings.images}: no .jpg, .jpeg, .png or .webp file in it or below it"
@@ -133,7 +140,6 @@ class Conversion:
     def _check_lasting(self) -> None:
         """Settings that would make a data set inconsistent cannot change after its first generation."""
         manifest = self.train.manifest()
-        self.evaluation.manifest()
         for key, value in self.settings.lasting().items():
             if manifest.get("generations") and manifest.get(key) != value:
                 raise UserError(
@@ -183,16 +189,18 @@ class Conversion:
 
     def _wanted(self, scan: ImageTable) -> np.ndarray:
         """(n,) bool: images that are not written, not tried by this run, not known to be bad."""
-        done = np.concatenate([self.train.written_keys(), self.evaluation.written_keys(), self.tried])
-        done.sort()
-        _, written = positions(done, scan.keys)
-        wanted = ~written
+        done = np.sort(np.concatenate([self._written_keys(), self.tried]))
+        wanted = ~positions(done, scan.keys)[1]
         bad = self.train.rejected_images()
         rows, there = positions(scan.keys, np.array([id_key(entry_id) for entry_id in bad], np.uint64))
         for line, row in zip(compress(bad.values(), there), rows[there], strict=True):
             unchanged = int(scan.sizes[row]) == line["size"] and int(scan.mtimes[row]) == line["mtime_ns"]
             wanted[row] &= not unchanged
         return wanted
+
+    def _written_keys(self) -> np.ndarray:
+        """(samples,) uint64, sorted: ids in either data set."""
+        return np.sort(np.concatenate([self.train.written_keys(), self.evaluation.written_keys()]))
 
     def _any_entry(self, images: ImageTable) -> bool:
         """Whether some entry names one of the images."""
@@ -208,14 +216,13 @@ class Conversion:
         jobs = plan_shards(blocks, pending.images, layout, self.settings.holdout, limit)
         decode = self.settings.verify == "decode"
         writer = ShardWriter(self.settings.images, self.catalog.records, pending.folder, layout, decode)
-        try:
-            shards = ShardPool(writer, self.settings.workers, progress.tick).run(jobs)
+        pool = ShardPool(writer, self.settings.workers, progress.tick)
+        with closing(progress), closing(pool.run(jobs)) as finished:
+            shards: Iterator[tuple[ShardJob, dict[str, Any]]] = finished
             if self.remotes:
-                shards = upload_finished(shards, writer, self.remotes, pending.snapshot["targets"])
+                shards = upload_finished(finished, writer, self.remotes, pending.snapshot["targets"])
             for _, fragment in shards:
                 progress.add(len(fragment["ids"]), fragment["image_bytes"])
-        finally:
-            progress.close()
         self.report.bytes += progress.bytes
         pending.close(self.catalog.summary.entries)
         self._publish(pending)
@@ -225,7 +232,7 @@ class Conversion:
         assert ready is not None
         rejected = pending.merge_rejected(self.train.rejected_images())
         self.train.write_rejected(self.catalog.bad_entries(), rejected)
-        pending.publish(self.train, self.evaluation, self.settings.lasting())
+        pending.publish(self.train, self.evaluation)
         self.report.written += sum(ready["samples"].values())
         self.report.held_out += ready["samples"][EVALUATION]
         self.report.generations += [
@@ -244,24 +251,33 @@ class Conversion:
                 pass
         summary = self.catalog.summary
         self.catalog.require_entries()
-        rejected = self.train.rejected_images()
+        rejected = self._rejected_images(scan)
         self.train.write_rejected(self.catalog.bad_entries(), rejected)
         self.train.refresh(self.settings.lasting(), summary.entries)
         if self.evaluation.generations():
             self.evaluation.refresh(self.settings.lasting(), summary.entries)
         for remote in self.remotes.values():
             remote.push()
-        blocks = self.catalog.blocks(self.source.fetch)
-        matched = sum(int(positions(scan.keys, block.keys)[1].sum()) for block in blocks)
-        if not matched and not self.report.before:
+        written_keys = self._written_keys()
+        matched = written = 0
+        for block in self.catalog.blocks(self.source.fetch):
+            there, done = positions(scan.keys, block.keys)[1], positions(written_keys, block.keys)[1]
+            matched += int((there | done).sum())
+            written += int(done.sum())
+        if not matched:
             raise UserError(
                 f"no entry of {self.settings.json} has its image in {self.settings.images}: entries name images "
-                f"like {summary.example}, the folder has files like {scan.path(0)}"
+                f"like {summary.example}, the folder has files like {scan.path(0) if len(scan) else 'none'}"
             )
         left_out = Counter(summary.reasons)
         left_out.update(line["reason"] for line in rejected.values())
         left_out[NO_IMAGE] = summary.good - matched
-        written = self.report.before + self.report.written
-        if self.settings.num_samples is not None and written >= self.settings.num_samples:
+        if self.settings.num_samples is not None:
             left_out["beyond convert.num_samples"] = max(0, matched - written - len(rejected))
         self.report.entries, self.report.left_out, self.report.broken = summary.entries, left_out, summary.broken
+
+    def _rejected_images(self, scan: ImageTable) -> dict[str, dict[str, Any]]:
+        """Rejected images that are still there: one that went away is an image not there yet."""
+        lines = self.train.rejected_images()
+        _, there = positions(scan.keys, np.array([id_key(entry_id) for entry_id in lines], np.uint64))
+        return dict(compress(lines.items(), there))

@@ -38,6 +38,7 @@ class DataSet:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._keys: dict[str, np.ndarray] = {}
 
     def generations(self) -> list[Path]:
         """Folders of the finished generations, oldest first."""
@@ -73,10 +74,11 @@ class DataSet:
 
     def written_keys(self) -> np.ndarray:
         """(samples,) uint64: keys of all ids written so far."""
-        keys = array("Q")
         for folder in self.generations():
-            keys.extend(id_key(entry_id) for entry_id in iterate_ids(folder))
-        return np.array(keys, np.uint64)
+            if folder.name not in self._keys:
+                keys = array("Q", (id_key(entry_id) for entry_id in iterate_ids(folder)))
+                self._keys[folder.name] = np.array(keys, np.uint64)
+        return np.concatenate([np.zeros(0, np.uint64), *self._keys.values()])
 
     def samples(self) -> int:
         """Samples in all generations."""

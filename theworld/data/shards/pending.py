@@ -22,6 +22,7 @@ from theworld.data.shards.plan import EVALUATION, PARTS, TRAIN
 SNAPSHOT = "snapshot.json"
 IMAGES = "images"
 READY = "ready.json"
+LASTING = ("keep_masks", "holdout")  # the settings that every generation of a data set shares
 
 
 class Pending:
@@ -116,10 +117,11 @@ class Pending:
             file.write(json.dumps(ready).encode())
         sync_folder(self.folder)
 
-    def publish(self, train: DataSet, evaluation: DataSet, lasting: dict[str, Any]) -> None:
+    def publish(self, train: DataSet, evaluation: DataSet) -> None:
         """Move the finished parts to their data sets. Safe to repeat after a kill at any step."""
         ready = self.ready
         assert ready is not None
+        lasting = {key: self.snapshot["planning"][key] for key in LASTING}
         for part, data_set in ((EVALUATION, evaluation), (TRAIN, train)):
             source = self.folder / part
             if not ready["samples"][part] or not source.is_dir():

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_handles
@@ -56,7 +56,7 @@ class ShardPool:
         self._writing: dict[Future[Any], ShardJob] = {}
         self._finishing: dict[Future[Any], ShardJob] = {}
 
-    def run(self, jobs: Iterator[ShardJob]) -> Iterator[tuple[ShardJob, dict[str, Any]]]:
+    def run(self, jobs: Iterator[ShardJob]) -> Generator[tuple[ShardJob, dict[str, Any]], None, None]:
         """Write jobs, taking few of them ahead; gives each with its fragment as it is finished.
 
         Jobs that an earlier, killed run finished are given at once and not written again.
