@@ -38,16 +38,18 @@ class Fault:
 
 
 class FileObjects(Mapping[str, bytes]):
-    """Files of a folder under keys ``train/<file name>``, kept in memory once read."""
+    """Files of a folder under keys ``train/<file name>``, kept in memory once read; links share their content."""
 
     def __init__(self, folder: Path) -> None:
         self.paths = {f"train/{path.name}": path for path in folder.iterdir()}
-        self.read: dict[str, bytes] = {}
+        self.read: dict[int, bytes] = {}
 
     def __getitem__(self, key: str) -> bytes:
-        if key not in self.read:
-            self.read[key] = self.paths[key].read_bytes()
-        return self.read[key]
+        path = self.paths[key]
+        inode = path.stat().st_ino
+        if inode not in self.read:
+            self.read[inode] = path.read_bytes()
+        return self.read[inode]
 
     def __iter__(self):
         return iter(self.paths)

@@ -1,0 +1,158 @@
+"""The downloader against the official one's way, from a local double of S3 with some latency:
+
+    python benchmarks/download.py [--images 3000] [--latency 0.02]
+
+The official downloader of OpenImages is a pool of five threads that call boto3's ``download_file``; here it runs with
+five, and with ten. All take the same objects, photos of about 300 kB, from one server process on this machine; ours is
+the command itself, its start included. Prints images a second, and the processor time that each takes for an image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[1]
+DISTINCT = 50
+BUCKET = "open-images-dataset"
+
+
+def make_objects(folder: Path, images: int) -> list[str]:
+    """Rendered photos under many ids (links); gives the ids."""
+    from theworld.synthetic import generate
+
+    generate(folder / "rendered", samples=DISTINCT, seed=3)
+    photos = sorted((folder / "rendered" / "images").iterdir())
+    ids = [f"{number * 0x9E3779B97F4A7C15 % (1 << 64):016x}" for number in range(1, images + 1)]
+    (folder / "objects").mkdir()
+    for number, name in enumerate(ids):
+        os.link(photos[number % DISTINCT], folder / "objects" / f"{name}.jpg")
+    (folder / "list.txt").write_text("".join(f"train/{name}\n" for name in ids))
+    return ids
+
+
+def run_boto3(endpoint: str, ids: list[str], out: Path, threads: int) -> None:
+    """The official downloader's way: a thread pool over ``Bucket.download_file``, unsigned."""
+    import boto3
+    import botocore
+    from botocore.config import Config
+
+    out.mkdir()
+    config = Config(signature_version=botocore.UNSIGNED, max_pool_connections=max(10, threads))
+    bucket = boto3.resource("s3", region_name="us-east-1", endpoint_url=endpoint, config=config).Bucket(BUCKET)
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(lambda name: bucket.download_file(f"train/{name}.jpg", str(out / f"{name}.jpg")), ids):
+            pass
+
+
+def run_ours(endpoint: str, folder: Path, out: Path, workers: int) -> None:
+    config = {
+        "run_name": "benchmark",
+        "global_train_batch_size": 1,
+        "model": {"gemma": "builtin:tiny", "cosmos": "builtin:tiny"},
+        "convert": {"json": "not read", "images": str(out), "out": "not written"},
+        "download": {"list": str(folder / "list.txt"), "endpoint": endpoint, "workers": workers},
+    }
+    yaml = folder / "benchmark.yaml"
+    yaml.write_text(json.dumps(config))
+    command = [sys.executable, str(ROOT / "convert" / "download_openimages.py"), str(yaml)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def contend(name: str, endpoint: str, folder: Path, out: Path) -> tuple[float, float]:
+    """Wall and processor seconds of one contender."""
+    ids = [line.partition("/")[2] for line in (folder / "list.txt").read_text().split()]
+    before = processor_seconds()
+    started = time.perf_counter()
+    if name.startswith("boto3"):
+        run_boto3(endpoint, ids, out, int(name.split()[1]))
+    else:
+        run_ours(endpoint, folder, out, int(name.split()[1]))
+    return time.perf_counter() - started, processor_seconds() - before
+
+
+def processor_seconds() -> float:
+    """Of this process and those that it has waited for."""
+    usages = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def compare(folder: Path, images: int, latency: float, rounds: int, workers: int) -> None:
+    ids = make_objects(folder, images)
+    size = sum((folder / "objects" / f"{name}.jpg").stat().st_size for name in ids)
+    server = subprocess.Popen(
+        [sys.executable, str(ROOT / "tests/download/s3_double.py"), str(folder / "objects"), "--latency", str(latency)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None
+    endpoint = server.stdout.readline().strip()
+    names = [f"theworld {workers}", "boto3 5", "boto3 10"]
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    try:
+        for _ in range(rounds):
+            for name in names:
+                out = folder / "out"
+                command = [sys.executable, __file__, "--contender", name, "--endpoint", endpoint]
+                done = subprocess.run([*command, "--folder", str(folder)], stdout=subprocess.PIPE, text=True, check=True)
+                wall, processor = map(float, done.stdout.split()[-2:])
+                assert len(list(out.glob("*.jpg"))) == images
+                shutil.rmtree(out)
+                os.sync()
+                times[name].append((wall, processor))
+                print(f"{name}: {wall:.2f} s, processor {processor:.2f} s", file=sys.stderr)
+    finally:
+        server.kill()
+        server.wait()
+    print_table(times, images, size, latency, rounds)
+
+
+def print_table(
+    times: dict[str, list[tuple[float, float]]], images: int, size: int, latency: float, rounds: int
+) -> None:
+    walls = {name: median(wall for wall, _ in runs) for name, runs in times.items()}
+    official = walls["boto3 5"]
+    print(
+        f"{images:,} images, {size / 1e6:,.0f} MB, {latency * 1000:.0f} ms before each answer, "
+        f"{len(os.sched_getaffinity(0))} cores with the server on them, median of {rounds}"
+    )
+    print("| | seconds | images/s | MB/s | processor ms an image | against the official way |")
+    print("|---|---|---|---|---|---|")
+    for name, wall in walls.items():
+        processor = median(seconds for _, seconds in times[name]) / images * 1000
+        print(
+            f"| {name} connections | {wall:.2f} | {images / wall:,.0f} | {size / 1e6 / wall:,.0f} | {processor:.2f} | "
+            f"{official / wall:.1f}x |"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=3000)
+    parser.add_argument("--latency", type=float, default=0.02, help="seconds before each answer")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=64)
+    parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder under $TMPDIR")
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    parser.add_argument("--endpoint", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contender:
+        print(*contend(options.contender, options.endpoint, options.folder, options.folder / "out"))
+        return 0
+    with tempfile.TemporaryDirectory(dir=options.folder, prefix="theworld-benchmark-") as folder:
+        compare(Path(folder), options.images, options.latency, options.rounds, options.workers)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
