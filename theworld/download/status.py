@@ -1,0 +1,207 @@
+"""Where everything stands, from what is on disk; nothing is changed and the JSON is not read for it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from theworld.config.schema import Config
+from theworld.data.entries.catalog import Catalog
+from theworld.data.entries.check import id_key
+from theworld.data.entries.files import read_json
+from theworld.data.entries.images import ImageTable, positions, scan_images
+from theworld.data.entries.source import open_source
+from theworld.data.shards.dataset import MANIFEST, DataSet, describe_generation, read_shards
+from theworld.data.shards.remote import staging_folder
+from theworld.download.settings import Settings, check_settings
+from theworld.download.state import MISSING, State
+from theworld.download.wanted import known_wanted
+from theworld.errors import UserError
+
+CONVERTER = ".convert"
+
+
+@dataclass
+class Status:
+    """Lines of a table, by section."""
+
+    sections: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+
+    def add(self, section: str, name: str, value: str) -> None:
+        self.sections.setdefault(section, []).append((name, value))
+
+    def table(self) -> str:
+        width = max(len(name) for rows in self.sections.values() for name, _ in rows)
+        lines = []
+        for section, rows in self.sections.items():
+            lines += [section, *(f"  {name:<{width}}  {value}" for name, value in rows)]
+        return "\n".join(lines)
+
+
+def status(config: Config) -> Status:
+    """Images, samples, JSON, disk, and what the next runs would pick up.
+
+    Raises:
+        UserError: bad settings, or a folder that cannot be read.
+    """
+    settings = check_settings(config)
+    result = Status()
+    there = settings.images.is_dir()
+    scan = scan_images(settings.images) if there else empty_table()
+    out = settings.convert.out
+    root = staging_folder(out) if "://" in out else Path(out)
+    catalog = known_catalog(settings, root, result)
+    wanted = wanted_keys(settings, catalog)
+    state = State(settings.images, settings.state)
+    missing = state.missing_keys()
+    show_images(result, settings, scan, wanted, missing, state)
+    data_sets = [DataSet(root), DataSet(root.with_name(f"{root.name}-eval"))]
+    show_samples(result, out, data_sets)
+    show_next(result, settings, scan, wanted, missing, catalog, data_sets)
+    show_disk(result, settings, root)
+    return result
+
+
+def in_bytes(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
+def empty_table() -> ImageTable:
+    none = np.zeros(0, np.int64)
+    return ImageTable(np.zeros(0, np.uint64), none, none, none, none, b"")
+
+
+def known_catalog(settings: Settings, root: Path, result: Status) -> Catalog | None:
+    """The converter's index of the JSON, if it has read it; shows the JSON's figures."""
+    try:
+        source = open_source(settings.convert.json, settings.convert.json_cache)
+    except (UserError, OSError) as error:
+        result.add("JSON", settings.convert.json, f"not to be had: {error}")
+        return None
+    catalog = Catalog(root / CONVERTER, source.identity, settings.convert.keep_masks)
+    size = in_bytes(source.identity["bytes"])
+    if not catalog.complete:
+        result.add("JSON", settings.convert.json, f"{size}, not read by the converter yet")
+        return None
+    summary = catalog.summary
+    result.add("JSON", settings.convert.json, f"{size}, {summary.entries:,} entries, {summary.good:,} usable")
+    if summary.broken:
+        result.add("JSON", "damaged", summary.broken)
+    return catalog
+
+
+def wanted_keys(settings: Settings, catalog: Catalog | None) -> np.ndarray | None:
+    """(n,) uint64: keys of the wanted ids, from whoever has read the JSON already; None if nobody has."""
+    try:
+        wanted = known_wanted(settings)
+    except UserError:  # the Hub is out of reach; the JSON's own line says so
+        wanted = None
+    if wanted is not None:
+        return wanted.keys
+    return None if catalog is None else catalog_keys(catalog)
+
+
+def catalog_keys(catalog: Catalog) -> np.ndarray:
+    def never() -> Path:
+        raise AssertionError("a complete catalog is not read again")
+
+    blocks = [block.keys for block in catalog.blocks(never)]
+    return np.concatenate(blocks) if blocks else np.zeros(0, np.uint64)
+
+
+def show_images(
+    result: Status,
+    settings: Settings,
+    scan: ImageTable,
+    wanted: np.ndarray | None,
+    missing: np.ndarray,
+    state: State,
+) -> None:
+    section = f"images in {settings.images}"
+    size = in_bytes(int(scan.sizes.sum()))
+    if wanted is None:
+        result.add(section, "wanted", "unknown until the downloader or the converter has read the ids")
+        result.add(section, "there", f"{len(scan):,}, {size}")
+    else:
+        _, found = positions(scan.keys, wanted)
+        share = f"{found.mean():.1%}" if len(wanted) else "none"
+        result.add(section, "wanted", f"{len(wanted):,}")
+        result.add(section, "there", f"{int(found.sum()):,} ({share}), {size}")
+        if len(scan) > found.sum():
+            result.add(section, "there, but not wanted", f"{len(scan) - int(found.sum()):,}")
+    result.add(section, "missing for good", f"{len(missing):,}" + (f", see {MISSING}" if len(missing) else ""))
+    if settings.spool.is_dir() and len(spooled := scan_images(settings.spool)):
+        result.add(section, "waiting to be converted", f"{len(spooled):,}, {in_bytes(int(spooled.sizes.sum()))}")
+    result.add(section, "latest download", "finished" if state.finished() else "not finished, or at work")
+
+
+def show_samples(result: Status, out: str, data_sets: list[DataSet]) -> None:
+    for data_set, place in zip(data_sets, (out, f"{out.rstrip('/')}-eval"), strict=True):
+        section = f"samples in {place}"
+        generations = [describe_generation(folder, read_shards(folder)) for folder in data_set.generations()]
+        if not generations:
+            if place == out:
+                result.add(section, "converted", "none yet" + (" by this machine" if "://" in out else ""))
+            continue
+        samples = sum(generation["samples"] for generation in generations)
+        size = sum(generation["bytes"] for generation in generations)
+        result.add(section, "converted", f"{samples:,} in {len(generations)} generations, {in_bytes(size)}")
+        for generation in generations[-5:]:
+            values = f"{generation['samples']:,} samples, {generation['shards']:,} shards"
+            result.add(section, generation["name"], f"{values}, {in_bytes(generation['bytes'])}")
+        rejected = len(data_set.rejected_images())
+        if rejected:
+            result.add(section, "rejected images", f"{rejected:,}, see rejected.jsonl")
+        manifest = read_json(data_set.root / MANIFEST)
+        if manifest is None or len(manifest["generations"]) != len(generations):
+            result.add(section, "root index", "behind its generations; the next conversion mends it")
+
+
+def show_next(
+    result: Status,
+    settings: Settings,
+    scan: ImageTable,
+    wanted: np.ndarray | None,
+    missing: np.ndarray,
+    catalog: Catalog | None,
+    data_sets: list[DataSet],
+) -> None:
+    """What the next download and the next conversion would take up."""
+    section = "the next run picks up"
+    written = np.sort(np.concatenate([data_set.written_keys() for data_set in data_sets]))
+    if wanted is not None:
+        left = ~positions(scan.keys, wanted)[1]
+        if not settings.retry_missing:
+            left &= ~positions(missing, wanted)[1]
+        if settings.to == "mds":
+            left &= ~positions(written, wanted)[1]
+        result.add(section, "download", f"{int(left.sum()):,} images")
+    new = ~positions(written, scan.keys)[1]
+    for name, line in data_sets[0].rejected_images().items():
+        row, there = positions(scan.keys, np.array([id_key(name)], np.uint64))
+        if there[0] and (int(scan.sizes[row[0]]), int(scan.mtimes[row[0]])) == (line["size"], line["mtime_ns"]):
+            new[row[0]] = False
+    if catalog is not None:
+        new &= positions(np.sort(catalog_keys(catalog)), scan.keys)[1]
+    elif wanted is not None:
+        new &= positions(np.sort(wanted), scan.keys)[1]
+    result.add(section, "conversion", f"{int(new.sum()):,} images")
+
+
+def show_disk(result: Status, settings: Settings, root: Path) -> None:
+    places = {"images": settings.images, "samples": root}
+    if settings.convert.json_cache:
+        places["JSON cache"] = Path(settings.convert.json_cache)
+    for name, place in places.items():
+        there = place
+        while not there.exists():
+            there = there.absolute().parent
+        usage = shutil.disk_usage(there)
+        result.add("disk", name, f"{in_bytes(usage.free)} of {in_bytes(usage.total)} free at {place}")
+    state = root / CONVERTER
+    if state.is_dir():
+        held = sum(path.stat().st_size for path in state.rglob("*") if path.is_file())
+        result.add("disk", "converter's index of the JSON", f"{in_bytes(held)} in {state}")
