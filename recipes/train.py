@@ -5,6 +5,7 @@
 Exit code 0: done, 2: bad input or configuration, 85: stopped on a signal, saved, wants to be started again.
 """
 
+import os
 import sys
 
 from theworld import cli
@@ -20,11 +21,20 @@ def main(argv: list[str]) -> int:
         return 0
     stop = StopRequest()
     stop.install()
+    try:
+        return prepare_and_train(argv, stop)
+    finally:
+        stop.ignore()
+
+
+def prepare_and_train(argv: list[str], stop: StopRequest) -> int:
     config = load_config(argv)
     stop.add(config.preemption.signals)
     # What the configuration alone can tell is said before torch is imported.
     check_training(config, cli.world_size())
     check_model_config(config.model)
+    # Importing composer starts torch's pool of compilers, up to 32 processes a rank, and nothing here is compiled.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     with stop.held_back():
         from theworld.train.run import train
 

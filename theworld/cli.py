@@ -30,6 +30,8 @@ def setup_logging() -> None:
         datefmt="%Y-%m-%d %H:%M:%S",
         stream=sys.stderr,
     )
+    # Says at every start which defaults it takes.
+    logging.getLogger("streaming").setLevel(logging.WARNING)
 
 
 def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:

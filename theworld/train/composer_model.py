@@ -28,7 +28,6 @@ class ComposerTheWorld(HuggingFaceModel):
             tokenizer=processor.tokenizer,  # pyright: ignore[reportAttributeAccessIssue]
             metrics=[],
             eval_metrics=[AnswerLoss(), AnswerAccuracy()],
-            shift_labels=False,
         )
         self.processor = processor
 

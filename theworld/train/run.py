@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from theworld import cli
 from theworld.config.check import check_training
 from theworld.config.schema import Config
+from theworld.data.latents.store import latent_wish
 from theworld.errors import EXIT_REQUEUE, UserError
 from theworld.model.build import load_model, load_processor
 from theworld.model.processing import TheWorldProcessor
@@ -77,11 +78,13 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
     if saved is not None:
         pin_bases(config.model, saved)
     processor = load_processor(config.model)
-    data = build_data(config.train_loader, processor, config.global_train_batch_size, config.seed, growing=True)
+    wish = latent_wish(config.model, config.train_loader.dataset)
+    data = build_data(config.train_loader, processor, config.global_train_batch_size, config.seed, True, wish)
     held_out = build_evaluation(config, processor)
     try:
         announce(data.dataset, config.train_loader.expected_samples)
-        model = build_model(config, processor)
+        needs_vae = any(one is not None and one.dataset.latents is None for one in (data, held_out))
+        model = build_model(config, processor, with_world_encoder=needs_vae)
         weights = Weights(model)
         if saved is not None:
             weights.take_from(saved, new_stage=resume is None and config.load_weights_only)
@@ -125,7 +128,7 @@ def fit(
         train_dataloader=data.spec,
         train_subset_num_batches=length.batches,
         eval_dataloader=build_evaluator(config, held_out),
-        eval_interval=config.eval_interval,
+        eval_interval=config.eval_interval if held_out else 1,
         max_duration=config.max_duration,
         optimizers=build_optimizer(config, model),
         schedulers=build_scheduler(config),
@@ -216,10 +219,12 @@ def log_resume(resume: Checkpoint, done_before: int, launch: int) -> None:
     )
 
 
-def build_model(config: Config, processor: TheWorldProcessor) -> ComposerTheWorld:
-    """The model, frozen parts in the precision that the YAML asks for."""
+def build_model(config: Config, processor: TheWorldProcessor, with_world_encoder: bool = True) -> ComposerTheWorld:
+    """The model, with the VAE unless all data has latents, frozen parts in the precision that the YAML asks for."""
     frozen = config.model.frozen_dtype or ("bf16" if config.precision == "amp_bf16" else "fp32")
-    model = load_model(config.model, seed=config.seed, frozen_dtype=DTYPES[frozen])
+    model = load_model(
+        config.model, seed=config.seed, with_world_encoder=with_world_encoder, frozen_dtype=DTYPES[frozen]
+    )
     return ComposerTheWorld(model, processor)
 
 
@@ -228,7 +233,8 @@ def build_evaluation(config: Config, processor: TheWorldProcessor) -> TrainData 
     if config.eval_loader is None:
         return None
     settings = replace(config.eval_loader, dataset=replace(config.eval_loader.dataset, shuffle=False))
-    return build_data(settings, processor, config.global_train_batch_size, config.seed, growing=False)
+    wish = latent_wish(config.model, settings.dataset)
+    return build_data(settings, processor, config.global_train_batch_size, config.seed, False, wish)
 
 
 def build_evaluator(config: Config, held_out: TrainData | None) -> Evaluator | None:

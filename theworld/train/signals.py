@@ -56,6 +56,11 @@ class StopRequest:
         for number in self.numbers:
             signal.signal(number, self._note)
 
+    def ignore(self) -> None:
+        """From here on only the end is left. Python gives its own handlers up before the process is gone, so that a
+        late signal would still kill it and change its exit code; ignored ones stay ignored to the end."""
+        ignore_stop_signals(self.numbers)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.reason = self.reason or signal.Signals(number).name
 
@@ -77,11 +82,20 @@ class StopRequest:
 
         Args:
             grace: null in the YAML: what the job script found out, else a minute.
+
+        Raises:
+            UserError: the job is too short to train at all; started again and again it would get nowhere.
         """
         end = os.environ.get(END_VARIABLE)
         if end:
             margin = grace if grace is not None else float(os.environ.get(GRACE_VARIABLE) or DEFAULT_GRACE)
             self.stop_at = float(end) - margin
+            left = float(end) - time.time()
+            if left <= margin:
+                raise UserError(
+                    f"preemption.grace: {margin:.0f} s are kept for saving, but the job has only {max(left, 0):.0f} s; "
+                    "give it more time (sbatch --time) or lower the key"
+                )
 
     @property
     def wanted(self) -> bool:
