@@ -89,7 +89,8 @@ class WholeCheckpointSaver(Callback):
         if dist.get_global_rank() == 0:
             assert saved is not None
             written = Path(saved).parent if state.fsdp_sharded_state_dict_enabled else Path(saved)
-            force_to_disk(written)
+            for member in [*(written.iterdir() if written.is_dir() else []), written]:
+                force_to_disk(member)
             if final.is_dir():
                 shutil.rmtree(final)
             os.replace(written, final)
@@ -121,13 +122,12 @@ class WholeCheckpointSaver(Callback):
 
 
 def force_to_disk(path: Path) -> None:
-    """fsync a file, or a folder with the files in it."""
-    for member in [path, *(path.rglob("*") if path.is_dir() else [])]:
-        descriptor = os.open(member, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """fsync a file, or a folder's list of names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def point_latest(folder: Path, checkpoint: Path) -> None:
