@@ -22,6 +22,7 @@ from theworld.data.batches.launches import LaunchFolder
 from theworld.data.batches.microbatches import split_by_length
 from theworld.data.batches.order import Shuffle
 from theworld.data.batches.passes import PassDataset, PassLoader, Source
+from theworld.data.latents.store import LatentWish
 from theworld.data.samples import decode_sample
 from theworld.errors import UserError
 from theworld.train.signals import ignore_stop_signals
@@ -58,7 +59,12 @@ class TrainData:
 
 
 def build_data(
-    config: LoaderConfig, processor: TheWorldProcessor, global_batch_size: int, seed: int, growing: bool
+    config: LoaderConfig,
+    processor: TheWorldProcessor,
+    global_batch_size: int,
+    seed: int,
+    growing: bool,
+    latents: LatentWish | None = None,
 ) -> TrainData:
     """Build the loader of one rank.
 
@@ -68,6 +74,7 @@ def build_data(
         global_batch_size: over all ranks.
         seed: for shuffling, unless the config names its own.
         growing: whether to take up generations that are added.
+        latents: world latents that the model can take instead of pictures, where the data set has them.
 
     Raises:
         UserError: there is no data set, or the cache cannot be written.
@@ -81,7 +88,9 @@ def build_data(
         epoch=0,
         groups=settings.num_canonical_nodes,
     )
-    dataset = PassDataset(source, shuffle, global_batch_size, Preparation(encoder, settings.draw_bboxes), growing)
+    prepare = Preparation(encoder, settings.draw_bboxes)
+    dataset = PassDataset(source, shuffle, global_batch_size, prepare, growing, latents)
+    encoder.world_latents = dataset.latents is not None
     workers = config.num_workers
     loader = PassLoader(
         dataset,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from theworld.data.latents.encode import from_bytes
 from theworld.data.samples import DecodedSample, Turn
 from theworld.errors import UserError
 
@@ -26,7 +27,8 @@ class EncodedSample:
     labels: list[int]
     """The token itself where it belongs to an answer, :data:`IGNORE` elsewhere."""
     pixels: dict[str, torch.Tensor]
-    """``pixel_values`` (1, 3, H, W) and, with the world enabled, ``world_pixel_values`` (1, 3, S, S) in [-1, 1]."""
+    """``pixel_values`` (1, 3, H, W) and, with the world enabled, ``world_pixel_values`` (1, 3, S, S) in [-1, 1], or
+    ``world_latents`` (1, 16, S/8, S/8) bfloat16."""
     turns_cut: int = 0
     problems: list[str] = field(default_factory=list)
     no_loss: str | None = None
@@ -41,13 +43,15 @@ class SampleEncoder:
     Args:
         processor: TheWorld's processor.
         max_seq_len: tokens a sample may have; turns beyond are cut as a whole.
+        world_latents: take the samples' latents instead of making world pixels.
 
     Raises:
         UserError: ``max_seq_len`` has no room for the image and world tokens.
     """
 
-    def __init__(self, processor: TheWorldProcessor, max_seq_len: int) -> None:
+    def __init__(self, processor: TheWorldProcessor, max_seq_len: int, world_latents: bool = False) -> None:
         self.processor = processor
+        self.world_latents = world_latents
         self.tokenizer = processor.tokenizer
         self.max_seq_len = max_seq_len
         self.special_tokens = sorted(self.tokenizer.all_special_tokens, key=len, reverse=True)
@@ -68,7 +72,10 @@ class SampleEncoder:
             no_loss = f"the first turn is longer than max_seq_len={self.max_seq_len}"
         if no_loss is not None:
             labels = [IGNORE] * len(labels)
-        pixels = self.processor.preprocess_images([sample.image])
+        pixels = self.processor.preprocess_images([sample.image], world=not self.world_latents)
+        if self.world_latents:
+            assert sample.world_latents is not None
+            pixels["world_latents"] = from_bytes(sample.world_latents)
         return EncodedSample(sample.id, input_ids, labels, pixels, turns_cut, problems, no_loss)
 
     def encode_turns(self, turns: list[Turn]) -> tuple[list[int], list[int], int]:

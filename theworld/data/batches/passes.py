@@ -26,6 +26,7 @@ from theworld.data.batches.order import SHUFFLE_BLOCK, Indices, Shuffle, Stage, 
 from theworld.data.batches.shared_memory import one_opening_at_a_time, record_segments
 from theworld.data.batches.snapshot import Snapshot, read_snapshot
 from theworld.data.batches.space import check_capacity, in_megabytes
+from theworld.data.latents.store import LatentWish, WorldLatents, find_latents
 from theworld.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class PassDataset(IterableDataset):
         global_batch_size: samples of a batch over all ranks; must divide by the ranks.
         prepare: MDS sample to encoded sample; runs in the workers.
         follow_growth: take up generations that were added, on resume and when the known samples are used up.
+        latents: world latents that the run can use, if the data set has them.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class PassDataset(IterableDataset):
         global_batch_size: int,
         prepare: Callable[[dict[str, Any]], EncodedSample],
         follow_growth: bool = True,
+        latents: LatentWish | None = None,
     ) -> None:
         super().__init__()
         self.source = source
@@ -85,7 +88,10 @@ class PassDataset(IterableDataset):
         self.position = 0
         self.last_batch_may_be_short = False
         self.stages: list[Stage] = []
-        self._open(self.newest_snapshot())
+        self.latents: WorldLatents | None = None
+        snapshot = self.newest_snapshot()
+        self.latents = find_latents(latents, snapshot)
+        self._open(snapshot)
         self.start_pass()
 
     # ---- what is known
@@ -104,7 +110,7 @@ class PassDataset(IterableDataset):
         assert isinstance(found[0], Snapshot)
         if found[0].samples == 0:
             raise UserError(f"{self.source.origin}: the data set has no samples; run convert/to_mds.py")
-        return found[0]
+        return found[0] if self.latents is None else self.latents.newest_covered(found[0])
 
     def _open(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -122,6 +128,8 @@ class PassDataset(IterableDataset):
             if leader:
                 # Streaming tells its number nowhere else.
                 record_segments(self.shards._shm_prefix_int)
+        if self.latents is not None:
+            self.latents.open(snapshot, source.remote, local, source.split, source.cache_limit)
 
     def _check_room(self, local: str) -> None:
         """Refuse a cache that cannot hold a few shards; warn if it cannot hold those that are read side by side."""
@@ -246,7 +254,7 @@ class PassDataset(IterableDataset):
                     lookahead.request(self.shard_of(slot.index) for slot in self.slots(ahead))
                 for slot in self.slots(start):
                     lookahead.wait(self.shard_of(slot.index))
-                    encoded = self.prepare(self.shards[slot.index])
+                    encoded = self.prepare(self.sample(slot.index))
                     if slot.filler:
                         encoded = replace(encoded, labels=[IGNORE] * len(encoded.labels), no_loss=FILLER)
                     yield encoded
@@ -255,10 +263,20 @@ class PassDataset(IterableDataset):
         """The shard that a sample lies in."""
         return int(self.shards.spanner[index][0])
 
+    def sample(self, index: int) -> dict[str, Any]:
+        """The MDS sample, with its world latent if the run uses them."""
+        sample = self.shards[index]
+        if self.latents is None:
+            return sample
+        shard, place = self.shards.spanner[index]
+        return self.latents.join(sample, int(shard), int(place))
+
     def fetch_shard(self, shard: int) -> None:
         """Have the shard in the cache. Not by way of StreamingDataset's own states: where a fetch fails it leaves the
         shard marked as being prepared, and the node's other workers wait for it for ever."""
         self.stream.prepare_shard(self.shards.shards[shard])
+        if self.latents is not None:
+            self.latents.prepare(shard)
 
     def batch_starts(self) -> range:
         """Positions at which the global batches begin that are to be read now."""

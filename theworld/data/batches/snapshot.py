@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from theworld.data.shards.remote import is_not_found
 from theworld.errors import UserError
@@ -42,6 +42,8 @@ class Snapshot:
     shards: tuple[dict[str, Any], ...]
     json_entries: int | None = None
     """How many entries the JSON names, arrived or not; None if the converter did not say."""
+    world_latents: dict[str, Any] | None = None
+    """How the latents in the column ``world_latents`` were made; None if there is no such column."""
 
     @property
     def samples(self) -> int:
@@ -86,12 +88,21 @@ class Snapshot:
         return None
 
 
-def read_snapshot(source: str, split: str | None = None) -> Snapshot:
+@overload
+def read_snapshot(source: str, split: str | None = None) -> Snapshot: ...
+
+
+@overload
+def read_snapshot(source: str, split: str | None, may_miss: bool) -> Snapshot | None: ...
+
+
+def read_snapshot(source: str, split: str | None = None, may_miss: bool = False) -> Snapshot | None:
     """Read ``manifest.json`` and ``index.json`` of a data set.
 
     Args:
         source: a folder, or a URL that Streaming can download from.
         split: sub-folder of it.
+        may_miss: give None where nothing is.
 
     Raises:
         UserError: nothing is there, or it is not an MDS data set.
@@ -99,6 +110,8 @@ def read_snapshot(source: str, split: str | None = None) -> Snapshot:
     where = f"{source.rstrip('/')}/{split}" if split else source.rstrip("/")
     manifest_text = read_file(where, "manifest.json")
     index_text = read_file(where, "index.json")
+    if index_text is None and may_miss:
+        return None
     if index_text is None:
         raise UserError(
             f"{where}: no index.json, so no MDS data set; run convert/to_mds.py, or set train_loader.dataset.remote"
@@ -134,7 +147,9 @@ def build_snapshot(where: str, shards: list[dict[str, Any]], manifest: dict[str,
             break
         generations.append(Generation(entry["name"], samples, len(members), entry["fingerprint"]))
         known_shards += members
-    return Snapshot(where, tuple(generations), tuple(known_shards), manifest.get("json_entries"))
+    return Snapshot(
+        where, tuple(generations), tuple(known_shards), manifest.get("json_entries"), manifest.get("world_latents")
+    )
 
 
 def read_file(folder: str, name: str) -> str | None:

@@ -74,7 +74,7 @@ def add_latents(config: Config) -> Added:
     roots = [root for root in (Path(out), Path(f"{out.rstrip('/')}-eval")) if DataSet(root).generations()]
     if not roots:
         raise UserError(f"convert.out: {out}: no data set there; run convert/to_mds.py first")
-    record, vae = resolve_record(config, weights=True)
+    record, vae = resolve_record(config.model, config.train_loader.dataset.draw_bboxes, weights=True)
     started = time.monotonic()
     added = Added()
     maker = Maker(record, vae.folder, config.convert.workers)

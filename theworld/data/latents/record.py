@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from theworld.config.schema import Config
+from theworld.config.schema import ModelConfig
 from theworld.errors import UserError
 from theworld.model.base import Base, resolve_vae
 from theworld.model.check import VAE_CHANNELS, VAE_STRIDE, check_model_config
@@ -30,16 +30,10 @@ class LatentRecord:
     draw_bboxes: bool
 
     @classmethod
-    def of_config(cls, config: Config, vae: Base) -> LatentRecord:
-        """What a run with this configuration would make of a picture."""
+    def of_vae(cls, vae: Base, world_image_size: int, draw_bboxes: bool) -> LatentRecord:
+        """What this VAE makes of pictures of this size, with or without boxes."""
         base = vae.record()
-        return cls(
-            vae.name,
-            base["revision"],
-            base["fingerprint"],
-            config.model.world_image_size,
-            config.train_loader.dataset.draw_bboxes,
-        )
+        return cls(vae.name, base["revision"], base["fingerprint"], world_image_size, draw_bboxes)
 
     @classmethod
     def read(cls, where: str, content: Mapping[str, Any]) -> LatentRecord:
@@ -89,18 +83,19 @@ def _named(record: LatentRecord) -> str:
     return f"{record.vae} at {record.revision}" if record.revision else f"{record.vae} ({record.fingerprint})"
 
 
-def resolve_record(config: Config, weights: bool) -> tuple[LatentRecord, Base]:
+def resolve_record(model: ModelConfig, draw_bboxes: bool, weights: bool) -> tuple[LatentRecord, Base]:
     """The record that the configuration asks for, and the VAE.
 
     Args:
-        config: sections ``model`` and ``train_loader``.
+        model: the section ``model``.
+        draw_bboxes: whether pictures have their boxes drawn.
         weights: have the VAE's weights on this machine; without, only its configuration is fetched.
 
     Raises:
         UserError: the VAE is not there, or the configuration has no world.
     """
-    check_model_config(config.model)
-    if not config.model.enable_world:
+    check_model_config(model)
+    if not model.enable_world:
         raise UserError("model.enable_world: false, so there are no world latents; set it to true")
-    vae = resolve_vae(config.model.cosmos, config.model.cosmos_revision, weights=weights)
-    return LatentRecord.of_config(config, vae), vae
+    vae = resolve_vae(model.cosmos, model.cosmos_revision, weights=weights)
+    return LatentRecord.of_vae(vae, model.world_image_size, draw_bboxes), vae

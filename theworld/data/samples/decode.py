@@ -27,6 +27,8 @@ class DecodedSample:
     """What was left out of this sample, and why."""
     no_loss: str | None = None
     """Why nothing of this sample may be trained on; None if it may."""
+    world_latents: bytes | None = None
+    """The picture's world latent, if it was computed before (:mod:`theworld.data.latents`)."""
 
 
 def decode_sample(sample: Mapping[str, Any], draw_bboxes: bool = True) -> DecodedSample:
@@ -46,7 +48,7 @@ def decode_sample(sample: Mapping[str, Any], draw_bboxes: bool = True) -> Decode
     if fault is None and draw_bboxes:
         image = draw_regions(image, unique_regions(boxes))
     no_loss = fault or (None if turns else "no question with a usable answer")
-    return DecodedSample(str(sample["id"]), image, turns, problems, no_loss)
+    return DecodedSample(str(sample["id"]), image, turns, problems, no_loss, sample.get("world_latents"))
 
 
 def decode_image(data: bytes, size: tuple[int, int]) -> tuple[Image.Image, str | None]:
