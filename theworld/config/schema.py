@@ -142,7 +142,7 @@ class DatasetConfig:
     num_canonical_nodes: int = 8
     """Parts of the data that are read side by side, so that with up to this many nodes no shard goes to two."""
     cache_limit: int | str | None = None
-    """Most bytes of shards kept in local; null: no limit. Never with remote null."""
+    """Most bytes of shards kept in local; null: what fits the free disk. Never with remote null."""
 
 
 @dataclass
