@@ -110,6 +110,7 @@ class Conversion:
         return RemoteDataSet(self.settings.evaluation_out, self.evaluation)
 
     def run(self) -> Report:
+        """Finish what an earlier run began, then convert what is new; the image folder is listed once."""
         started = time.monotonic()
         for remote in self.remotes.values():
             remote.pull()
