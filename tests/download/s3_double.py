@@ -103,8 +103,17 @@ class S3Double:
 
     def __exit__(self, *_: object) -> None:
         self.go_away()
+
+        async def end() -> None:
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), self.loop).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
+        self.loop.close()
 
     def go_away(self) -> None:
         """Refuse connections and break those that are open, as a network that is gone."""
