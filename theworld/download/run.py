@@ -55,8 +55,17 @@ def run(settings: Settings) -> Report:
         settings.state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"convert.images: {settings.images}: cannot be written to: {error.strerror}") from error
-    with only_one(settings), listen_to_signals() as signals:
-        return Kind(settings, signals).run()
+    try:
+        with only_one(settings), listen_to_signals() as signals:
+            return Kind(settings, signals).run()
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise UserError(full_disk(f"{settings.images}: {error.strerror}")) from error
+
+
+def full_disk(place: str) -> str:
+    return f"{place}: the disk is full; free some space and run the same command again, it goes on"
 
 
 @contextmanager
@@ -317,5 +326,5 @@ class Download:
             )
 
     def _no_disk(self, outcome: Outcome) -> None:
-        hint = "the disk is full; free some space and" if outcome.status in DISK_FULL else "cannot be written;"
-        self.error = f"{outcome.reason}: {hint} run the same command again, it goes on"
+        full = outcome.status in DISK_FULL
+        self.error = full_disk(outcome.reason) if full else f"{outcome.reason}: cannot be written; check convert.images"
