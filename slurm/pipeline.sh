@@ -1,0 +1,19 @@
+#!/bin/bash
+# Download, convert and train at the same time: training starts on the first part while the rest arrives.
+#   slurm/pipeline.sh MINUTES YAML [key=value ...]
+# MINUTES: how long to download before the first conversion. Options for each job, as sbatch takes them:
+#   DOWNLOAD_OPTIONS CONVERT_OPTIONS TRAIN_OPTIONS, for example TRAIN_OPTIONS="--nodes=2 --ntasks-per-node=8 --gpus-per-node=8"
+set -euo pipefail
+[ $# -ge 2 ] || { echo "error: usage: slurm/pipeline.sh MINUTES YAML [key=value ...]" >&2; exit 2; }
+case $1 in '' | *[!0-9]*) echo "error: $1: expected minutes, then a YAML" >&2; exit 2 ;; esac
+cd "$(dirname "$0")/.."
+mkdir -p logs
+minutes=$1; shift
+submit() { sbatch --parsable "$@"; }
+# shellcheck disable=SC2086 # options are words
+download=$(submit ${DOWNLOAD_OPTIONS:-} slurm/download_openimages.sbatch "$@")
+first=$(submit ${CONVERT_OPTIONS:-} --dependency="after:$download+$minutes" slurm/convert.sbatch "$@")
+train=$(submit ${TRAIN_OPTIONS:-} --dependency="afterok:$first" slurm/train.sbatch "$@")
+# What has arrived by the end of the download; until then "slurm/convert.sbatch" may be submitted as often as you like.
+last=$(submit ${CONVERT_OPTIONS:-} --dependency="afterany:$download,afterok:$first" slurm/convert.sbatch "$@")
+echo "download $download, first conversion $first, training $train, last conversion $last"
