@@ -168,6 +168,14 @@ def test_ranks_of_a_node_must_agree_on_tmpdir() -> None:
         check_ranks(ranks)
 
 
+def test_a_tmpdir_too_long_for_sockets_is_one_line() -> None:
+    """Else the loader's workers could not hand over a batch, and the run would wait for ever."""
+    fits, too_long = "/" + "x" * 74, "/" + "x" * 75
+    check_ranks([RankCache(rank=0, node=0, temporary=fits, launch=None, fault=None)])
+    with pytest.raises(UserError, match="set a shorter one"):
+        check_ranks([RankCache(rank=0, node=0, temporary=too_long, launch=None, fault=None)])
+
+
 def test_a_fault_of_one_node_stops_all_ranks() -> None:
     ranks = [
         RankCache(rank=0, node=0, temporary="/a", launch="/a/x", fault=None),

@@ -17,3 +17,9 @@ def many_samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("many")
     generate(folder, samples=SAMPLES, seed=5, size=160, workers=1)
     return folder
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the test's own with a short name: sockets below it must not become too long."""
+    return tmp_path_factory.mktemp("run")

@@ -23,12 +23,12 @@ SAMPLES = 150
 PEAK, FLOOR, WARMUP = 3e-3, 0.1, 4
 
 
-def test_every_sample_once_through_random_events(many_samples: Path, tmp_path: Path) -> None:
+def test_every_sample_once_through_random_events(many_samples: Path, folder: Path) -> None:
     seed = 17
     chance = random.Random(seed)
     run = Run(
         many_samples,
-        tmp_path,
+        folder,
         [
             f"global_train_batch_size={BATCH}",
             "save_interval=2ba",

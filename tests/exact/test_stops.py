@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from launching import Run, stop
+from launching import ROOT, Run, stop
 from streaming import LocalDataset, MDSWriter
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
@@ -26,12 +28,12 @@ def checkpoints(run: Run) -> list[str]:
     return sorted(path.name for path in run.save_folder.glob("ep*"))
 
 
-def test_killed_among_debris_and_resumed_is_the_unbroken_run(many_samples: Path, tmp_path: Path) -> None:
-    unbroken = Run(many_samples, tmp_path, SETTINGS, name="unbroken")
+def test_killed_among_debris_and_resumed_is_the_unbroken_run(many_samples: Path, folder: Path) -> None:
+    unbroken = Run(many_samples, folder, SETTINGS, name="unbroken")
     unbroken.arrive(46)
     assert unbroken.train(2) == 0, unbroken.output
 
-    run = Run(many_samples, tmp_path, SETTINGS, name="killed")
+    run = Run(many_samples, folder, SETTINGS, name="killed")
     trainer = run.start(2)
     assert run.wait_for_batches(trainer, 5), run.output
     stop(trainer, signal.SIGKILL)
@@ -61,15 +63,15 @@ def test_killed_among_debris_and_resumed_is_the_unbroken_run(many_samples: Path,
     assert run.lines() == before
 
 
-def test_another_data_set_is_refused_and_a_new_pass_can_be_told(many_samples: Path, tmp_path: Path) -> None:
-    run = Run(many_samples, tmp_path, SETTINGS)
+def test_another_data_set_is_refused_and_a_new_pass_can_be_told(many_samples: Path, folder: Path) -> None:
+    run = Run(many_samples, folder, SETTINGS)
     run.arrive(20)
     trainer = run.start(1)
     assert run.wait_for_batches(trainer, 3), run.output
     assert stop(trainer, signal.SIGTERM) != 0
     # The generation is made anew from other images, in the same place.
     shutil.rmtree(run.mds)
-    shutil.rmtree(tmp_path / "raw")
+    shutil.rmtree(folder / "raw")
     run.arrive(24)
     assert run.train(1) == 2
     errors = [line for line in run.output.splitlines() if line.startswith("error:")]
@@ -78,16 +80,16 @@ def test_another_data_set_is_refused_and_a_new_pass_can_be_told(many_samples: Pa
     assert "Traceback" not in run.output
     assert "load_path=CHECKPOINT load_weights_only=true and another save_folder" in errors[0]
 
-    again = Run(many_samples, tmp_path, SETTINGS, name="again")
+    again = Run(many_samples, folder, SETTINGS, name="again")
     checkpoint = run.save_folder / "latest-rank0.pt"
     assert again.train(1, f"load_path={checkpoint}", "load_weights_only=true") == 0, again.output
     assert len({name for line in again.lines() for name in line["ids"]}) == 24
 
 
-def test_pictures_that_cannot_be_decoded_are_counted_and_named(many_samples: Path, tmp_path: Path) -> None:
-    run = Run(many_samples, tmp_path, [*SETTINGS, "train_loader.num_workers=2"])
+def test_pictures_that_cannot_be_decoded_are_counted_and_named(many_samples: Path, folder: Path) -> None:
+    run = Run(many_samples, folder, [*SETTINGS, "train_loader.num_workers=2"])
     run.arrive(24)
-    good, bad = tmp_path / "good", set()
+    good, bad = folder / "good", set()
     run.mds.rename(good)
     samples = LocalDataset(str(good))
     columns = json.loads((good / "index.json").read_text())["shards"][0]
@@ -108,3 +110,28 @@ def test_pictures_that_cannot_be_decoded_are_counted_and_named(many_samples: Pat
     lines = run.lines()
     assert {name for line in lines for name in line.get("skipped", {})} == bad
     assert len({name for line in lines for name in line["ids"]}) == 16
+
+
+def test_a_second_pass_has_everything_once_again_with_what_came_meanwhile(many_samples: Path, folder: Path) -> None:
+    run = Run(many_samples, folder, [*SETTINGS, "max_duration=2ep"])
+    run.arrive(22)
+    trainer = run.start(1)
+    # The ninth batch, the third of the second pass, comes after the checkpoint of the eighth.
+    assert run.wait_for_batches(trainer, 9), run.output
+    stop(trainer, signal.SIGKILL)
+    run.arrive(30)
+    assert run.train(2) == 0, run.output
+    audit = [sys.executable, "recipes/audit.py", str(run.save_folder), str(run.mds)]
+    done = subprocess.run(audit, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout
+    assert "pass 0 (finished, 6 batches)" in done.stdout
+    assert "pass 1 (finished, 8 batches)" in done.stdout
+    assert done.stdout.count("gen-00001: 8 seen, 0 not") == 1
+    by_pass = [
+        [name for line in run.lines() if line["batch"] in batches for name in line["ids"]]
+        for batches in (
+            range(6),
+            range(6, 14),
+        )
+    ]
+    assert by_pass[0][:22] != by_pass[1][:22], "another order"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import tempfile
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from theworld.model.processing import TheWorldProcessor
 
 log = logging.getLogger(__name__)
+
+LONGEST_TMPDIR = 107 - len("/pymp-12345678/listener-12345678")
+"""Linux ends a socket's path at 107 bytes. Beyond it a worker's batches never arrive, and no error is raised."""
 
 
 @dataclass
@@ -175,6 +179,11 @@ def check_ranks(opened: list[RankCache]) -> None:
         if rank.fault is not None:
             raise UserError(f"node {rank.node}: {rank.fault}" if rank.node else rank.fault)
         first = first_of_node.setdefault(rank.node, rank)
+        if len(os.fsencode(rank.temporary)) > LONGEST_TMPDIR:
+            raise UserError(
+                f"TMPDIR: {rank.temporary} is longer than {LONGEST_TMPDIR} bytes, too long for the sockets that the "
+                "loader's workers make in it; set a shorter one"
+            )
         if rank.temporary != first.temporary:
             raise UserError(
                 f"TMPDIR: rank {first.rank} has {first.temporary} but rank {rank.rank} of the same node has "
