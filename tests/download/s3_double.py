@@ -79,6 +79,7 @@ class S3Double:
         self.always: dict[str, Fault] = {}
         self.requests: list[tuple[str, str]] = []
         self.headers: dict[str, str] = {}
+        self.held: dict[str, threading.Event] = {}
         self.connections: set[asyncio.StreamWriter] = set()
         self.etags: dict[str, str] = {}
         self.port = 0
@@ -91,6 +92,13 @@ class S3Double:
     def asked(self, key: str) -> int:
         """How often a key was asked for."""
         return sum(name == key for _, name in self.requests)
+
+    def hold(self, key: str) -> None:
+        """Do not answer requests for a key until it is released."""
+        self.held[key] = threading.Event()
+
+    def release(self, key: str) -> None:
+        self.held[key].set()
 
     # ---- start and stop
 
@@ -158,6 +166,8 @@ class S3Double:
         self.headers[key] = head.lower()
         if self.latency:
             await asyncio.sleep(self.latency)
+        while key in self.held and not self.held[key].is_set():
+            await asyncio.sleep(0.02)
         fault = self._fault(key)
         body = self.objects.get(key)
         if fault and fault.kind == "drop":

@@ -211,10 +211,8 @@ def test_status_follows_from_nothing_to_everything(place: Place, double: S3Doubl
     def rows() -> dict[str, str]:
         done = place.run(script="status")
         assert done.returncode == 0, done.stderr
-        pairs = [
-            re.split(r"  +", line.strip(), maxsplit=1) for line in done.stdout.splitlines() if line.startswith("  ")
-        ]
-        return {name: value for name, value in pairs}
+        lines = [line.strip() for line in done.stdout.splitlines() if line.startswith("  ")]
+        return {name: value for name, _, value in (re.split(r"(  +)", line, maxsplit=1) for line in lines)}
 
     assert rows()["wanted"].startswith("unknown")
     assert not place.images.exists(), "status changes nothing"

@@ -123,7 +123,7 @@ class Download:
 
     def run(self) -> Report:
         started = time.monotonic()
-        self.state.note_finished(False)
+        self.state.note_finished(None)
         self.state.clear_temporary()
         self.settings.target.mkdir(parents=True, exist_ok=True)
         self.wanted = self._read_wanted()
@@ -179,7 +179,7 @@ class Download:
                 f"{first['key']}: {first['status']} {first['reason']}); check download.endpoint and the ids"
             )
         self.state.drop_missing(self.wanted.keys[self.fetched])
-        self.state.note_finished(self.report.complete)
+        self.state.note_finished(self.wanted.digest if self.report.complete else None)
 
     # ---- fetching
 

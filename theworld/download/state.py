@@ -142,16 +142,20 @@ class State:
             with atomic_write(self._answered) as file:
                 file.write(json.dumps(base).encode())
 
-    def finished(self) -> bool:
-        """Whether the latest run got everything there is; False while one is at work."""
-        return self._finished.exists()
+    def finished(self, wanted: str) -> bool:
+        """Whether the latest run got everything there is of these wanted images; False while one is at work.
 
-    def note_finished(self, finished: bool) -> None:
-        if finished:
-            with atomic_write(self._finished) as file:
-                file.write(b"true\n")
-        else:
+        Args:
+            wanted: names a state of the list or JSON, :func:`theworld.download.wanted.digest_of`.
+        """
+        return read_json(self._finished) == wanted
+
+    def note_finished(self, wanted: str | None) -> None:
+        if wanted is None:
             self._finished.unlink(missing_ok=True)
+            return
+        with atomic_write(self._finished) as file:
+            file.write(json.dumps(wanted).encode())
 
     def clear_temporary(self) -> None:
         """An empty folder for files being written. Only while no other download runs."""

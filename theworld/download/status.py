@@ -53,11 +53,11 @@ def status(config: Config) -> Status:
     scan = scan_images(settings.images) if there else empty_table()
     out = settings.convert.out
     root = staging_folder(out) if "://" in out else Path(out)
-    catalog = known_catalog(settings, root, result)
-    wanted = wanted_keys(settings, catalog)
     state = State(settings.images, settings.state)
+    catalog = known_catalog(settings, root, result)
+    wanted, finished = wanted_keys(settings, state, catalog)
     missing = state.missing_keys()
-    show_images(result, settings, scan, wanted, missing, state)
+    show_images(result, settings, scan, wanted, missing, finished)
     data_sets = [DataSet(root), DataSet(root.with_name(f"{root.name}-eval"))]
     show_samples(result, out, data_sets)
     show_next(result, settings, scan, wanted, missing, catalog, data_sets)
@@ -93,15 +93,19 @@ def known_catalog(settings: Settings, root: Path, result: Status) -> Catalog | N
     return catalog
 
 
-def wanted_keys(settings: Settings, catalog: Catalog | None) -> np.ndarray | None:
-    """(n,) uint64: keys of the wanted ids, from whoever has read the JSON already; None if nobody has."""
+def wanted_keys(settings: Settings, state: State, catalog: Catalog | None) -> tuple[np.ndarray | None, bool]:
+    """(n,) uint64: keys of the wanted ids, from whoever has read the JSON already, None if nobody has.
+
+    Returns:
+        The keys, and whether the latest download of just these was finished.
+    """
     try:
         wanted = known_wanted(settings)
     except UserError:  # the Hub is out of reach; the JSON's own line says so
         wanted = None
     if wanted is not None:
-        return wanted.keys
-    return None if catalog is None else catalog_keys(catalog)
+        return wanted.keys, state.finished(wanted.digest)
+    return None if catalog is None else catalog_keys(catalog), False
 
 
 def catalog_keys(catalog: Catalog) -> np.ndarray:
@@ -118,7 +122,7 @@ def show_images(
     scan: ImageTable,
     wanted: np.ndarray | None,
     missing: np.ndarray,
-    state: State,
+    finished: bool,
 ) -> None:
     section = f"images in {settings.images}"
     size = in_bytes(int(scan.sizes.sum()))
@@ -135,7 +139,7 @@ def show_images(
     result.add(section, "missing for good", f"{len(missing):,}" + (f", see {MISSING}" if len(missing) else ""))
     if settings.spool.is_dir() and len(spooled := scan_images(settings.spool)):
         result.add(section, "waiting to be converted", f"{len(spooled):,}, {in_bytes(int(spooled.sizes.sum()))}")
-    result.add(section, "latest download", "finished" if state.finished() else "not finished, or at work")
+    result.add(section, "latest download", "finished" if finished else "not finished, or at work")
 
 
 def show_samples(result: Status, out: str, data_sets: list[DataSet]) -> None:

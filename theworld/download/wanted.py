@@ -47,7 +47,7 @@ class Wanted:
     """The wanted images in the order they were named; n of them.
 
     Attributes:
-        path: file of their names, ``split/id``, one a line.
+        path: file of their names, ``split/id``, one a line; its own name tells the state of the list or JSON.
         summary: counts.
         keys: (n,) uint64, :func:`~theworld.data.entries.check.id_key` of the ids.
     """
@@ -60,6 +60,11 @@ class Wanted:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def digest(self) -> str:
+        """:func:`digest_of` what was read."""
+        return self.path.stem.removeprefix("ids-")
 
     def names(self) -> Iterator[str]:
         """``split/id`` of each, read from the file."""
@@ -82,9 +87,14 @@ def identity_of(settings: Settings) -> tuple[dict[str, Any], Callable[[], Path]]
     return source.identity, source.fetch
 
 
+def digest_of(identity: dict[str, Any]) -> str:
+    """A short name for a state of the list or JSON."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def cache_paths(settings: Settings, identity: dict[str, Any]) -> tuple[Path, Path]:
     """Files for the names and for their summary."""
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    digest = digest_of(identity)
     return settings.state / f"ids-{digest}.txt", settings.state / f"ids-{digest}.json"
 
 
