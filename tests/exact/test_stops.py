@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -135,3 +136,20 @@ def test_a_second_pass_has_everything_once_again_with_what_came_meanwhile(many_s
         )
     ]
     assert by_pass[0][:22] != by_pass[1][:22], "another order"
+
+
+def test_the_schedule_runs_over_what_was_there_at_the_start_and_does_not_move(many_samples: Path, folder: Path) -> None:
+    run = Run(many_samples, folder, [*SETTINGS, "scheduler.t_warmup=1ba"])
+    run.arrive(16)
+    trainer = run.start(1)
+    assert run.wait_for_batches(trainer, 3), run.output
+    assert "set train_loader.expected_samples" in run.output
+    stop(trainer, signal.SIGKILL)
+    run.arrive(28)
+    assert run.train(1) == 0, run.output
+    rates = run.scalars("lr-DecoupledAdamW/group0")
+    assert sorted(rates) == [1, 2, 3, 4, 5, 6, 7]
+    for step, rate in rates.items():
+        done = min((step - 2) / 3, 1.0)
+        factor = 0.1 + 0.9 * (1 + math.cos(math.pi * done)) / 2 if step > 1 else 0.0
+        assert rate == pytest.approx(3e-3 * factor, rel=1e-4), f"step {step}"

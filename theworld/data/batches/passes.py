@@ -120,8 +120,7 @@ class PassDataset(IterableDataset):
         if source.remote is not None:
             local = new_name(source.local, self.times_opened, make=leader)
             self.times_opened += 1
-            if leader:
-                self._check_room(local)
+            self._check_room(local, leader)
         with one_opening_at_a_time(leader):
             self.stream = SnapshotStream(snapshot, source.remote, local, source.split, source.cache_limit)
             self.shards = StreamingDataset(streams=[self.stream], batch_size=self.global_batch_size // self.ranks)
@@ -131,7 +130,19 @@ class PassDataset(IterableDataset):
         if self.latents is not None:
             self.latents.open(snapshot, source.remote, local, source.split, source.cache_limit)
 
-    def _check_room(self, local: str) -> None:
+    def _check_room(self, local: str, leader: bool) -> None:
+        """Refuse, on all ranks, if some node's cache cannot hold a few shards."""
+        fault = None
+        if leader:
+            try:
+                self._check_room_of_node(local)
+            except UserError as error:
+                fault = str(error)
+        for rank, found in enumerate(dist.all_gather_object(fault)):
+            if found is not None:
+                raise UserError(f"rank {rank}: {found}" if rank else found)
+
+    def _check_room_of_node(self, local: str) -> None:
         """Refuse a cache that cannot hold a few shards; warn if it cannot hold those that are read side by side."""
         sizes = [int(shard["raw_data"]["bytes"]) for shard in self.snapshot.shards]
         capacity = check_capacity(Path(local).resolve(), self.source.cache_limit, sizes)

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 log = logging.getLogger(__name__)
 
 SEGMENTS = Path("/dev/shm")
-LOCK_SECONDS = 60.0
+LOCK_SECONDS = 20.0
 """How long to wait for another job's opening, which takes a moment. Two jobs that share several nodes could each hold
 one and wait for the other; then both go on, and only the protection against the same moment is lost."""
 
