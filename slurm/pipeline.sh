@@ -13,7 +13,7 @@ submit() { sbatch --parsable "$@"; }
 # shellcheck disable=SC2086 # options are words
 download=$(submit ${DOWNLOAD_OPTIONS:-} slurm/download_openimages.sbatch "$@")
 first=$(submit ${CONVERT_OPTIONS:-} --dependency="after:$download+$minutes" slurm/convert.sbatch "$@")
+# From then on every ten minutes what has arrived, until the download has finished.
+rest=$(submit ${CONVERT_OPTIONS:-} --dependency="afterok:$first" slurm/convert.sbatch "$@" --watch 600)
 train=$(submit ${TRAIN_OPTIONS:-} --dependency="afterok:$first" slurm/train.sbatch "$@")
-# What has arrived by the end of the download; until then "slurm/convert.sbatch" may be submitted as often as you like.
-last=$(submit ${CONVERT_OPTIONS:-} --dependency="afterany:$download,afterok:$first" slurm/convert.sbatch "$@")
-echo "download $download, first conversion $first, training $train, last conversion $last"
+echo "download $download, first conversion $first, later conversions $rest, training $train"

@@ -1,0 +1,93 @@
+"""slurm/pipeline.sh under real daemons: the jobs and what each waits for; then the conversion's job itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import Cluster, missing_programs, running_cluster, wait_until
+
+ROOT = Path(__file__).parents[2]
+MISSING = missing_programs()
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (Debian: slurm-wlm munge)"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with running_cluster(Path(tempfile.mkdtemp(prefix="slurm"))) as running:
+        yield running
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    for name in ("recipes", "slurm", "yamls", "convert"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("site.env", "__pycache__"))
+    (tmp_path / "logs").mkdir()
+    return tmp_path
+
+
+def test_each_job_waits_for_what_it_needs(cluster: Cluster, checkout: Path) -> None:
+    environment = {**cluster.environment, "DOWNLOAD_OPTIONS": "--hold", "PYTHON": sys.executable}
+    command = ["slurm/pipeline.sh", "30", "yamls/smoke.yaml", "save_folder=run"]
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=True)
+    download, first, rest, train = re.findall(r"\d+", done.stdout)
+    assert cluster.job(first)["Dependency"].startswith(f"after:{download}+30")
+    for job in (rest, train):
+        assert cluster.job(job)["Dependency"].startswith(f"afterok:{first}")
+    assert cluster.job(train)["Requeue"] == "1"
+    cluster.call("scancel", download, first, rest, train)
+
+
+def test_usage_is_one_line(checkout: Path) -> None:
+    for arguments in ([], ["soon", "yamls/smoke.yaml"]):
+        done = subprocess.run(
+            ["slurm/pipeline.sh", *arguments], cwd=checkout, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+
+
+def test_conversion_job_warned_before_its_time_limit_is_requeued_and_goes_on(
+    cluster: Cluster, checkout: Path, raw_sample: Path
+) -> None:
+    """With --watch the converter never ends by itself while images are missing, so the warning finds it at work."""
+    raw = checkout / "raw"
+    (raw / "images").mkdir(parents=True)
+    shutil.copy(raw_sample / "openspatial.json", raw)
+    images = sorted((raw_sample / "images").iterdir())
+    for image in images[:10]:
+        shutil.copy(image, raw / "images")
+    settings = [f"convert.json={raw}/openspatial.json", f"convert.images={raw}/images", f"convert.out={checkout}/mds"]
+    job = cluster.submit(
+        checkout,
+        "slurm/convert.sbatch",
+        "yamls/smoke.yaml",
+        *settings,
+        "--watch",
+        "1",
+        environment={"PYTHON": sys.executable},
+    )
+    manifest = checkout / "mds" / "manifest.json"
+    wait_until(lambda: manifest.exists() and json.loads(manifest.read_text())["samples"] == 10, "10 samples")
+    cluster.call("scancel", "--batch", "--signal=USR1", job)
+    wait_until(lambda: cluster.job(job)["Restarts"] == "1", "the job was requeued")
+    for image in images[10:]:
+        shutil.copy(image, raw / "images" / f".{image.name}.part")
+        (raw / "images" / f".{image.name}.part").rename(raw / "images" / image.name)
+    cluster.wait_for_state(job, "COMPLETED", "FAILED")
+    log = (checkout / "logs" / f"theworld-convert-{job}.out").read_text()
+    assert cluster.job(job)["JobState"] == "COMPLETED", log
+    assert json.loads(manifest.read_text())["samples"] == len(images)
