@@ -12,6 +12,7 @@ from dataclasses import fields
 from theworld.cli import run
 from theworld.config.load import load_config
 from theworld.config.schema import ConvertConfig
+from theworld.data.latents.column import latent_column
 from theworld.data.shards.convert import convert
 from theworld.download.watch import watch
 from theworld.errors import EXIT_DONE, UserError
@@ -25,7 +26,7 @@ def main(argv: list[str]) -> int:
         return EXIT_DONE
     seconds, argv = split_watch(argv)
     config = load_config(argv)
-    for report in [convert(config.convert)] if seconds is None else watch(config, seconds):
+    for report in [convert(config.convert, latent_column(config))] if seconds is None else watch(config, seconds):
         if seconds is None or report.written:
             print(report.table(), flush=True)
         if report.broken:

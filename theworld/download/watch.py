@@ -40,7 +40,7 @@ def watch(config: Config, seconds: float) -> Iterator[Report]:
             # Before the folder is looked at: what comes later is not in that look.
             finished = state.finished(digest_of(identity_of(settings)[0]))
             if has_image(settings.images):
-                report = convert(config.convert)
+                report = convert(config.convert, latent_column(config))
                 yield report
                 limit = config.convert.num_samples
                 full = limit is not None and report.before + report.written >= limit

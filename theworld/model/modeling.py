@@ -293,6 +293,20 @@ class TheWorldForConditionalGeneration(_WorldInitialisation, Gemma3ForConditiona
         }
         return {name: part for name, part in parts.items() if part is not None}
 
+    def fsdp_wrap_fn(self, module: nn.Module) -> bool:
+        """Composer's question which modules FSDP shards by themselves.
+
+        Each layer, and each part that can be frozen or trained apart from the others: within one unit everything must
+        be of one precision. Embedding and head are tied and stay with the whole model.
+        """
+        body = self.model
+        parts = (body.vision_tower, body.multi_modal_projector, body.world_projector, body.world_encoder)
+        return isinstance(module, GradientCheckpointingLayer) or any(module is part for part in parts)
+
+    def activation_checkpointing_fn(self, module: nn.Module) -> bool:
+        """Composer's question which modules to compute again in the backward pass."""
+        return isinstance(module, GradientCheckpointingLayer)
+
     def forward(  # type: ignore[override]
         self,
         input_ids: Tensor | None = None,

@@ -31,6 +31,7 @@ from theworld.train.data_report import DataReport
 from theworld.train.failures import last_step, note_reason
 from theworld.train.ledger import Ledger, start_launch
 from theworld.train.metrics import PaddingShare
+from theworld.train.parallelism import prepare_parallelism
 from theworld.train.pass_length import PassLength, announce
 from theworld.train.preemption import Preemption, StoppedInEvaluation, any_rank_wants_to_stop
 from theworld.train.randomness import RandomState
@@ -67,6 +68,7 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
         UserError: something in the configuration or the data set cannot work.
     """
     check_training(config, cli.world_size(), torch.cuda.is_available())
+    prepare_parallelism(config)
     stop = stop or StopRequest(config.preemption.signals)
     stop.read_job_end(config.preemption.grace)
     dist.initialize_dist(get_device(config.device), timeout=config.dist_timeout)

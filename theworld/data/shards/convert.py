@@ -23,6 +23,7 @@ from theworld.data.entries.catalog import Catalog
 from theworld.data.entries.check import id_key
 from theworld.data.entries.images import ImageTable, positions, scan_images
 from theworld.data.entries.source import JsonSource, open_source
+from theworld.data.latents.column import LatentColumn
 from theworld.data.shards.dataset import DataSet
 from theworld.data.shards.lock import exclusive_lock
 from theworld.data.shards.pending import Pending
@@ -40,15 +41,22 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 logger = logging.getLogger(__name__)
 
 
-def convert(config: ConvertConfig) -> Report:
+def convert(config: ConvertConfig, latents: LatentColumn | None = None) -> Report:
     """Convert every image that is there and not yet written; see the ``convert`` keys of the schema.
+
+    Args:
+        config: the section ``convert``.
+        latents: makes the column ``world_latents`` (:func:`theworld.data.latents.column.latent_column`); needed if
+            ``config.world_latents`` is true.
 
     Killed at any moment and run again, it goes on where it was and the result is the same.
 
     Raises:
         UserError: bad settings or input, another converter at work, a full disk, a killed worker.
     """
-    settings = check_settings(config)
+    if config.world_latents and latents is None:
+        raise ValueError("convert.world_latents is true, but no latent column was given")
+    settings = check_settings(config, latents)
     out = staging_folder(settings.out) if settings.remote else Path(os.path.abspath(settings.out))
     with stop_on_signal():
         try:
@@ -143,9 +151,10 @@ class Conversion:
         manifest = self.train.manifest()
         for key, value in self.settings.lasting().items():
             if manifest.get("generations") and manifest.get(key) != value:
+                hint = "; convert/add_latents.py adds latents to what is there" if key == "world_latents" else ""
                 raise UserError(
                     f"convert.{key}: {value}, but {self.train.root} was begun with {manifest.get(key)}; "
-                    "keep that, or convert into another folder"
+                    f"keep that, or convert into another folder{hint}"
                 )
 
     def _snapshot(self) -> dict[str, Any]:
@@ -216,7 +225,9 @@ class Conversion:
         blocks = self.catalog.blocks(self.source.fetch, progress.read)
         jobs = plan_shards(blocks, pending.images, layout, self.settings.holdout, limit)
         decode = self.settings.verify == "decode"
-        writer = ShardWriter(self.settings.images, self.catalog.records, pending.folder, layout, decode)
+        writer = ShardWriter(
+            self.settings.images, self.catalog.records, pending.folder, layout, decode, self.settings.latents
+        )
         pool = ShardPool(writer, self.settings.workers, progress.tick)
         with closing(progress), closing(pool.run(jobs)) as finished:
             shards: Iterator[tuple[ShardJob, dict[str, Any]]] = finished

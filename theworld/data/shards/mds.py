@@ -70,16 +70,20 @@ class ShardFormat:
         size_limit: bytes a shard may have before compression.
         compression: streaming's name, or None.
         keep_masks: whether there is a column ``masks``.
+        latent_bytes: size of a sample in the column ``world_latents``; 0: there is none.
     """
 
     size_limit: int
     compression: str | None = None
     keep_masks: bool = False
+    latent_bytes: int = 0
 
     @property
     def columns(self) -> dict[str, str]:
         """Column name to MDS encoding."""
-        return {**COLUMNS, "masks": "json"} if self.keep_masks else COLUMNS
+        masks = {"masks": "json"} if self.keep_masks else {}
+        latents = {"world_latents": "bytes"} if self.latent_bytes else {}
+        return {**COLUMNS, **masks, **latents}
 
     @property
     def config(self) -> dict[str, Any]:
@@ -109,17 +113,24 @@ class ShardFormat:
     def sample_size(self, record_length: Any, image_size: Any) -> Any:
         """Bytes of a sample from the length of its record in the catalog and of its image; works on arrays."""
         texts = 4 if self.keep_masks else 3
-        return 4 * (texts + 1) + 2 * FIXED["int32"] + image_size + record_length - texts
+        latent = 4 + self.latent_bytes if self.latent_bytes else 0
+        return 4 * (texts + 1) + 2 * FIXED["int32"] + image_size + record_length - texts + latent
 
-    def sample_parts(self, record: bytes, image: bytes, width: int, height: int) -> list[bytes]:
+    def sample_parts(self, record: bytes, image: bytes, width: int, height: int, latent: bytes = b"") -> list[bytes]:
         """The pieces that, joined, are the sample.
 
         Args:
             record: line of the catalog: id, conversations, bbox and perhaps masks, between tabs.
             image: the file's bytes.
+            latent: of ``latent_bytes``.
         """
         values = dict(zip(("id", "conversations", "bbox", "masks"), record.rstrip(b"\n").split(b"\t"), strict=False))
-        values |= {"image": image, "width": struct.pack("<i", width), "height": struct.pack("<i", height)}
+        values |= {
+            "world_latents": latent,
+            "image": image,
+            "width": struct.pack("<i", width),
+            "height": struct.pack("<i", height),
+        }
         body = [values[name] for name in sorted(self.columns)]
         sizes = [len(values[name]) for name in sorted(self.columns) if self.columns[name] not in FIXED]
         return [struct.pack(f"<{len(sizes)}I", *sizes), *body]

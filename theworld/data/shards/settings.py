@@ -10,6 +10,7 @@ from typing import Any
 
 from theworld.config.schema import MISSING, ConvertConfig
 from theworld.data.entries.hub import SCHEME
+from theworld.data.latents.column import LatentColumn
 from theworld.data.shards.mds import LARGEST_SHARD, ShardFormat, compressor
 from theworld.data.shards.remote import SCHEMES
 from theworld.errors import UserError
@@ -40,6 +41,7 @@ class Settings:
     format: ShardFormat
     verify: str
     holdout: float
+    latents: LatentColumn | None = None
 
     @property
     def evaluation_out(self) -> str:
@@ -53,7 +55,11 @@ class Settings:
 
     def lasting(self) -> dict[str, Any]:
         """What must stay the same from one generation of a data set to the next."""
-        return {"keep_masks": self.format.keep_masks, "holdout": self.holdout}
+        return {
+            "keep_masks": self.format.keep_masks,
+            "holdout": self.holdout,
+            "world_latents": self.latents.record.to_json() if self.latents else None,
+        }
 
     def planning(self) -> dict[str, Any]:
         """What the shards of one generation follow from, beside the JSON and the images."""
@@ -67,8 +73,12 @@ class Settings:
         }
 
 
-def check_settings(config: ConvertConfig) -> Settings:
+def check_settings(config: ConvertConfig, latents: LatentColumn | None = None) -> Settings:
     """Every value of the section checked.
+
+    Args:
+        config: the section.
+        latents: makes the column ``world_latents``, if there is to be one.
 
     Raises:
         UserError: a value is missing or impossible; the line names the key.
@@ -104,7 +114,13 @@ def check_settings(config: ConvertConfig) -> Settings:
         out=config.out,
         num_samples=config.num_samples,
         workers=config.workers or len(os.sched_getaffinity(0)),
-        format=ShardFormat(parse_size(config.size_limit), compression, config.keep_masks),
+        format=ShardFormat(
+            parse_size(config.size_limit),
+            compression,
+            config.keep_masks,
+            latents.record.sample_bytes if latents else 0,
+        ),
+        latents=latents,
         verify=config.verify,
         holdout=config.holdout,
     )

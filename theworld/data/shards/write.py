@@ -14,6 +14,7 @@ from theworld.data.entries.check import image_id
 from theworld.data.entries.files import read_json, temporary_name
 from theworld.data.entries.headers import BadImage, check_image
 from theworld.data.entries.images import image_suffix, printable
+from theworld.data.latents.column import LatentColumn
 from theworld.data.shards.mds import ShardFormat, compressor, file_info, stored_info
 from theworld.data.shards.plan import ShardJob
 
@@ -38,6 +39,7 @@ class ShardWriter:
         folder: the generation's working folder: ``folder/PART/shard.NNNNN.mds``, ``folder/fragments``.
         layout: the shards' format.
         decode: decode every image in full before it is written.
+        latents: makes the column ``world_latents``, if the layout has it.
     """
 
     images: Path
@@ -45,6 +47,7 @@ class ShardWriter:
     folder: Path
     layout: ShardFormat
     decode: bool
+    latents: LatentColumn | None = None
 
     def fragment_path(self, job: ShardJob) -> Path:
         return self.folder / "fragments" / f"{job.name}.json"
@@ -149,7 +152,8 @@ class ShardWriter:
                 }
                 continue
             if not bad:
-                write_all(out, self.layout.sample_parts(record, data, width, height), digest)
+                latent = self.latents.latent(record, data, width, height) if self.latents else b""
+                write_all(out, self.layout.sample_parts(record, data, width, height, latent), digest)
         return digest.hexdigest(), bad
 
     def _read_image(self, entry_id: str, path: str, size: int, mtime_ns: int) -> tuple[bytes, int, int]:

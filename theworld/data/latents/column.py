@@ -1,0 +1,75 @@
+"""World latents as a column of the shards, computed by the converter's worker processes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from theworld.config.schema import Config
+from theworld.data.latents.record import LatentRecord, resolve_record
+
+if TYPE_CHECKING:
+    from theworld.data.latents.encode import LatentEncoder
+
+
+@dataclass(frozen=True)
+class LatentColumn:
+    """Makes the latent of a sample. Sent to worker processes, where torch is imported when the first one is made.
+
+    Args:
+        record: what to make.
+        vae: folder of the VAE.
+    """
+
+    record: LatentRecord
+    vae: Path
+
+    def latent(self, line: bytes, image: bytes, width: int, height: int) -> bytes:
+        """A sample's latent.
+
+        Args:
+            line: of the catalog: id, conversations, bbox, between tabs.
+            image: the file's bytes.
+            width, height: of the image.
+        """
+        from theworld.data.latents.encode import sample_pixels
+
+        entry_id, conversations, boxes = line.rstrip(b"\n").split(b"\t")[:3]
+        sample = {
+            "id": entry_id.decode("utf-8"),
+            "image": image,
+            "width": width,
+            "height": height,
+            "conversations": json.loads(conversations),
+            "bbox": json.loads(boxes),
+        }
+        return worker_encoder(self.vae)([sample_pixels(sample, self.record)])[0]
+
+
+@lru_cache(1)
+def worker_encoder(vae: Path) -> LatentEncoder:
+    """This process's encoder; processes are spread over the GPUs, and on a CPU each takes one core."""
+    import torch
+
+    from theworld.data.latents.encode import LatentEncoder, devices
+
+    found = devices()
+    if found == ["cpu"]:
+        torch.set_num_threads(1)
+    return LatentEncoder(vae, found[os.getpid() % len(found)])
+
+
+def latent_column(config: Config) -> LatentColumn | None:
+    """What the converter adds to each sample; None unless ``convert.world_latents`` is true.
+
+    Raises:
+        UserError: the VAE is not there, or the configuration has no world.
+    """
+    if not config.convert.world_latents:
+        return None
+    record, vae = resolve_record(config.model, config.train_loader.dataset.draw_bboxes, weights=True)
+    return LatentColumn(record, vae.folder)

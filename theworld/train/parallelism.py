@@ -1,0 +1,45 @@
+"""The section ``parallelism_config``: FSDP by Composer, in torch's second version."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from composer.utils.parallelism import FSDP2Config, FSDPConfig
+
+from theworld.config.schema import Config
+from theworld.errors import UserError
+
+VERSION = "FSDP_VERSION"
+"""Composer's environment variable. Version 2 shards parameter by parameter, so that frozen parts may be of another
+precision than what trains; Composer's default is 1."""
+
+
+def prepare_parallelism(config: Config) -> None:
+    """Choose the version of FSDP and refuse what Composer would ignore.
+
+    Raises:
+        UserError: a key that the version does not have, or a pair that it cannot do.
+    """
+    settings = (config.parallelism_config or {}).get("fsdp")
+    if settings is None:
+        return
+    version = os.environ.setdefault(VERSION, "2")
+    known = {item.name for item in fields(FSDP2Config if version == "2" else FSDPConfig) if item.name[0] != "_"}
+    check_keys(settings, known - {"device_mesh"}, version)
+    if version == "2" and config.device_train_microbatch_size == "auto":
+        raise UserError("device_train_microbatch_size: auto does not work with FSDP 2; give a number")
+
+
+def check_keys(settings: Any, known: set[str], version: str) -> None:
+    """Composer ignores a key of ``parallelism_config.fsdp`` that it does not know."""
+    if not isinstance(settings, Mapping):
+        raise UserError(f"parallelism_config.fsdp: expected keys and values, such as {{}}, got {settings!r}")
+    for key in settings:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
+            raise UserError(f"parallelism_config.fsdp.{key}: not a key of FSDP {version}; {hint}")
