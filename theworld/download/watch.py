@@ -11,6 +11,7 @@ from pathlib import Path
 from theworld.config.schema import Config
 from theworld.data.entries.check import IMAGE_SUFFIXES
 from theworld.data.entries.images import image_suffix
+from theworld.data.latents.column import latent_column
 from theworld.data.shards.convert import convert, stop_on_signal
 from theworld.data.shards.report import NO_IMAGE, Report
 from theworld.download.settings import check_settings
