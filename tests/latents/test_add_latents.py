@@ -134,6 +134,17 @@ def test_training_on_latents_has_the_same_loss_without_a_vae(
     assert len(losses(plain)) == 14
 
 
+def test_a_vae_of_an_earlier_stage_is_not_replaced_by_latents_of_the_base(
+    raw_sample: Path, with_latents: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    vae = config_on(raw_sample, with_latents, tmp_path / "vae", "model.freeze.vae=false", "max_duration=1ba")
+    assert run.train(vae) == 0
+    load = (f"load_path={tmp_path / 'vae' / 'run' / 'ep0-ba1-rank0.pt'}", "load_weights_only=true", "max_duration=1ba")
+    with caplog.at_level("INFO"):
+        assert run.train(config_on(raw_sample, with_latents, tmp_path / "next", *load)) == 0
+    assert "the VAE is not built" not in caplog.text
+
+
 def test_goes_on_after_the_last_finished_shard(raw_sample: Path, copy: Path, tmp_path: Path) -> None:
     """What a kill leaves: some shards with their fragments, one half written, no index."""
     whole = files_of(copy / "world_latents")

@@ -30,6 +30,11 @@ def prepare_parallelism(config: Config) -> None:
     version = os.environ.setdefault(VERSION, "2")
     known = {item.name for item in fields(FSDP2Config if version == "2" else FSDPConfig) if item.name[0] != "_"}
     check_keys(settings, known - {"device_mesh"}, version)
+    if settings.get("activation_checkpointing") and config.model.activation_checkpointing:
+        raise UserError(
+            "parallelism_config.fsdp.activation_checkpointing: every layer would be computed three times, since "
+            "model.activation_checkpointing is true as well; set one of them to false"
+        )
     if version == "2" and config.device_train_microbatch_size == "auto":
         raise UserError("device_train_microbatch_size: auto does not work with FSDP 2; give a number")
 

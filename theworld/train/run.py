@@ -46,7 +46,7 @@ from theworld.train.registry import (
     lookup,
 )
 from theworld.train.signals import StopRequest
-from theworld.train.weights import Weights, pin_bases, read_saved_weights
+from theworld.train.weights import Weights, holds_vae, pin_bases, read_saved_weights
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +80,9 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
     if saved is not None:
         pin_bases(config.model, saved)
     processor = load_processor(config.model)
-    wish = latent_wish(config.model, config.train_loader.dataset)
+    wish = None if holds_vae(saved) else latent_wish(config.model, config.train_loader.dataset)
     data = build_data(config.train_loader, processor, config.global_train_batch_size, config.seed, True, wish)
-    held_out = build_evaluation(config, processor)
+    held_out = build_evaluation(config, processor, with_latents=not holds_vae(saved))
     try:
         announce(data.dataset, config.train_loader.expected_samples)
         needs_vae = any(one is not None and one.dataset.latents is None for one in (data, held_out))
@@ -230,12 +230,12 @@ def build_model(config: Config, processor: TheWorldProcessor, with_world_encoder
     return ComposerTheWorld(model, processor)
 
 
-def build_evaluation(config: Config, processor: TheWorldProcessor) -> TrainData | None:
+def build_evaluation(config: Config, processor: TheWorldProcessor, with_latents: bool = True) -> TrainData | None:
     """The held-out data, read in the same order each time."""
     if config.eval_loader is None:
         return None
     settings = replace(config.eval_loader, dataset=replace(config.eval_loader.dataset, shuffle=False))
-    wish = latent_wish(config.model, settings.dataset)
+    wish = latent_wish(config.model, settings.dataset) if with_latents else None
     return build_data(settings, processor, config.global_train_batch_size, config.seed, False, wish)
 
 

@@ -50,8 +50,12 @@ def read_saved_weights(path: str) -> SavedWeights:
     """What a checkpoint holds, the same on all ranks: rank 0 looks.
 
     Raises:
-        UserError: it is no checkpoint, or cut short.
+        UserError: it is no checkpoint, or cut short, or behind a URL.
     """
+    if "://" in path:
+        raise UserError(
+            f"load_path: {path}: copy the checkpoint to a folder first; its weights are checked before a load"
+        )
     found: list[SavedWeights | UserError | None] = [None]
     if dist.get_global_rank() == 0:
         try:
@@ -98,6 +102,11 @@ def _saved_weights(path: Path, shapes: dict[str, Shape], state: dict[str, Any]) 
     if lost:
         raise UserError(f"{path}: {len(lost)} weights that it should hold are missing, for example {lost[0]}")
     return SavedWeights(str(path), shapes, frozenset(record["trained"]), record["bases"])
+
+
+def holds_vae(saved: SavedWeights | None) -> bool:
+    """Whether a checkpoint has a VAE that an earlier stage trained: latents of the base's are wrong for it."""
+    return saved is not None and any(".world_encoder." in name for name in saved.shapes)
 
 
 def pin_bases(config: ModelConfig, saved: SavedWeights) -> None:
