@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +130,15 @@ def check_record(store: Path, record: LatentRecord) -> None:
 
 def check_ids(generation: Path, latents: Path) -> None:
     """Latents made of a data set that was replaced since are of no use."""
-    if (latents / IDS).read_text(encoding="utf-8").split("\n")[:-1] != list(iterate_ids(generation)):
+    if not same_ids(latents / IDS, generation):
         raise UserError(f"{latents}: its samples are not those of {generation}; remove {latents.parent} and run again")
+
+
+def same_ids(path: Path, generation: Path) -> bool:
+    """Whether a list of ids is that of a generation."""
+    with open(path, encoding="utf-8", newline="\n") as lines:
+        pairs = zip_longest((line.rstrip("\n") for line in lines), iterate_ids(generation))
+        return all(one == other for one, other in pairs)
 
 
 class Maker:
@@ -178,13 +185,12 @@ def write_generation(generation: Path, working: Path, maker: Maker) -> list[dict
         shutil.rmtree(path)
     shards = read_shards(generation)
     begun = working / IDS
-    ids = list(iterate_ids(generation))
-    if begun.exists() and begun.read_text(encoding="utf-8").split("\n")[:-1] != ids:
+    if begun.exists() and not same_ids(begun, generation):
         logger.warning("%s was begun with other samples: dropped and begun anew", working)
         shutil.rmtree(working)
         (working / FRAGMENTS).mkdir(parents=True)
     with atomic_write(begun) as file:
-        file.write("".join(f"{entry_id}\n" for entry_id in ids).encode("utf-8"))
+        file.writelines(f"{entry_id}\n".encode() for entry_id in iterate_ids(generation))
     done = {number: entry for number in range(len(shards)) if (entry := finished(working, number)) is not None}
     if done:
         logger.info("%s: %d of %d shards were finished by an earlier run", generation.name, len(done), len(shards))
