@@ -225,6 +225,11 @@ def test_a_load_path_that_is_no_checkpoint_is_one_line(
     assert "\n" not in str(error.value)
 
 
+def test_a_checkpoint_behind_a_url_is_one_line() -> None:
+    with pytest.raises(UserError, match="load_path: s3://bucket/run.pt: copy the checkpoint to a folder"):
+        read_saved_weights("s3://bucket/run.pt")
+
+
 def test_the_recorded_revision_is_asked_for_where_the_yaml_names_none(first_stage: Config) -> None:
     saved = read_saved_weights(str(checkpoint_of(first_stage)))
     saved.bases["gemma"] |= {"name": "google/gemma-3-4b-it", "revision": "abc"}
