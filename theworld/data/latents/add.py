@@ -29,7 +29,7 @@ from tqdm import tqdm
 from theworld.config.schema import MISSING, Config
 from theworld.data.entries.files import atomic_write, read_json, sync_folder
 from theworld.data.latents.encode import LatentEncoder, devices
-from theworld.data.latents.pictures import Pictures, first_of_batch
+from theworld.data.latents.pictures import Pictures, end_with_parent, first_of_batch
 from theworld.data.latents.record import COLUMN, LatentRecord, resolve_record
 from theworld.data.shards.dataset import IDS, MANIFEST, DataSet, iterate_ids, read_shards
 from theworld.data.shards.lock import exclusive_lock
@@ -161,6 +161,7 @@ class Maker:
             pictures,
             batch_size=BATCH[self.encoders[0].device.type],
             num_workers=self.workers,
+            worker_init_fn=end_with_parent if self.workers else None,
             pin_memory=self.encoders[0].device.type == "cuda",
         )
         waiting: deque[tuple[list[int], list[str], Future[list[bytes]]]] = deque()
