@@ -226,7 +226,7 @@ def test_a_load_path_that_is_no_checkpoint_is_one_line(
 
 
 def test_a_checkpoint_behind_a_url_is_one_line() -> None:
-    with pytest.raises(UserError, match="load_path: s3://bucket/run.pt: copy the checkpoint to a folder"):
+    with pytest.raises(UserError, match=r"s3://bucket/run\.pt: copy the checkpoint to a folder"):
         read_saved_weights("s3://bucket/run.pt")
 
 
