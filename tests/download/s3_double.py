@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import socket
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
@@ -27,7 +28,8 @@ class Fault:
     Attributes:
         kind: ``status`` (that status instead), ``cut`` (the connection ends inside the body), ``short`` (a shorter
             body with a fitting Content-Length), ``garbled`` (a byte of the body differs), ``stall`` (nothing more
-            comes after some of the body), ``page`` (a web page with status 200), ``drop`` (no answer at all).
+            comes after some of the body), ``page`` (a web page with status 200), ``blocked`` (one with status 403, as
+            from a firewall), ``drop`` (no answer at all).
         status: for kind status.
         headers: more headers, each with its line end.
     """
@@ -147,6 +149,8 @@ class S3Double:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections.add(writer)
+        # A photo in one call: the double is not to be what a benchmark measures.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -175,8 +179,9 @@ class S3Double:
             return False
         if fault and fault.kind == "status":
             return await self._send_error(writer, fault.status, fault.headers)
-        if fault and fault.kind == "page":
-            return await self._send(writer, 200, b"<html>please log in</html>", "", method)
+        if fault and fault.kind in ("page", "blocked"):
+            status = 200 if fault.kind == "page" else 403
+            return await self._send(writer, status, b"<html>please log in</html>", "", method)
         if body is None:
             return await self._send_error(writer, 404)
         if key not in self.etags:
@@ -209,7 +214,7 @@ class S3Double:
         return self.always.get(key, self.always.get("*"))
 
     async def _send_error(self, writer: asyncio.StreamWriter, status: int, headers: str = "") -> bool:
-        code = {403: "AccessDenied", 404: "NoSuchKey"}.get(status, "SlowDown")
+        code = {400: "InvalidRequest", 403: "AccessDenied", 404: "NoSuchKey", 410: "Gone"}.get(status, "SlowDown")
         return await self._send(writer, status, f"<Error><Code>{code}</Code></Error>".encode(), headers, "GET")
 
     async def _send(

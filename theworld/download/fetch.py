@@ -17,7 +17,7 @@ import urllib3
 from theworld.data.entries.headers import BadImage, check_image
 from theworld.download.server import NotThere, Server, TryAgain, describe
 
-PIECE = 1 << 18
+PIECE = 1 << 19
 LARGEST = 1 << 28
 SLOWEST = 4096
 """Bytes a second below which a connection is given up as stalled."""

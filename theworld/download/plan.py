@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -38,79 +37,81 @@ class Plan:
         missing: (n,) bool: listed in missing.jsonl.
         replace: number of a wanted image to the path of its broken .jpg file.
         broken: files that are not whole.
+        only_files: on the way to shards, images that are there as files and not written.
     """
 
     there: np.ndarray
     missing: np.ndarray
     replace: dict[int, str]
     broken: int
+    only_files: int = 0
 
     def left(self, retry_missing: bool) -> np.ndarray:
         """(n,) bool: to be fetched."""
         return ~self.there if retry_missing else ~self.there & ~self.missing
 
 
-def make_plan(settings: Settings, state: State, wanted: Wanted, checked: bool = True) -> Plan:
+def make_plan(settings: Settings, state: State, wanted: Wanted, stop: Callable[[], bool]) -> Plan:
     """Scan and compare.
 
     Args:
         settings: where to look.
         state: what is remembered of files.
         wanted: the ids.
-        checked: read files that were never seen to be whole; False takes them for whole.
+        stop: whether to end early; asked while files are checked.
 
     Raises:
+        KeyboardInterrupt: it said so.
         UserError: the folder, or the data set's manifest, cannot be read.
     """
     scan = scan_images(settings.images)
     rows, found = positions(scan.keys, wanted.keys)
     whole = state.whole_rows(scan)
     unknown = np.unique(rows[found][~whole[rows[found]]])
-    if checked and len(unknown):
-        check_rows(settings.images, scan, unknown, whole, lambda block: remember(state, scan, block))
+    if len(unknown):
+        for block in check_rows(settings.images, scan, unknown):
+            whole[block] = True
+            remember(state, scan, block)
+            if stop():
+                raise KeyboardInterrupt
         state.save_whole(scan, whole)
-    elif len(unknown):
-        whole[unknown] = scan.sizes[unknown] > 0
     there = found.copy()
     there[found] = whole[rows[found]]
     bad = np.flatnonzero(found & ~there)
     replace = {int(number): scan.path(int(rows[number])) for number in bad}
     replace = {number: path for number, path in replace.items() if image_suffix(path) == ".jpg"}
+    only_files = 0
     if settings.to == "mds":
-        there |= positions(converted_keys(settings), wanted.keys)[1]
+        converted = positions(converted_keys(settings), wanted.keys)[1]
+        only_files = int((there & ~converted).sum())
+        there |= converted
     missing = positions(state.missing_keys(), wanted.keys)[1] & ~there
-    return Plan(there, missing, replace, len(bad))
+    return Plan(there, missing, replace, len(bad), only_files)
 
 
 def remember(state: State, scan: ImageTable, rows: np.ndarray) -> None:
     state.add_whole((int(scan.keys[row]), int(scan.sizes[row]), int(scan.mtimes[row])) for row in rows)
 
 
-def check_rows(
-    folder: Path, scan: ImageTable, rows: np.ndarray, whole: np.ndarray, good: Callable[[np.ndarray], None]
-) -> None:
+def check_rows(folder: Path, scan: ImageTable, rows: np.ndarray) -> Iterator[np.ndarray]:
     """Read files that another program, or a run that was killed, has left.
 
     Args:
         folder: the image folder.
         scan: its files.
         rows: (m,) int64: of the scan, to be read.
-        whole: (n,) bool: set to True at the rows that are whole.
-        good: called with the rows of each block that are whole, so that a kill costs little.
+
+    Yields:
+        Rows that are whole, block by block, so that a kill costs little.
     """
     log.info("checking %s image files that are new here", f"{len(rows):,}")
     last = time.monotonic()
     with ThreadPoolExecutor(CHECK_THREADS, "check") as pool:
-        numbers = iter(rows)
-        done = 0
-        while block := list(islice(numbers, CHECK_BLOCK)):
-            verdicts = list(pool.map(lambda row: is_whole(folder / scan.path(int(row))), block))
-            kept = np.array(block, np.int64)[np.array(verdicts, bool)]
-            whole[kept] = True
-            good(kept)
-            done += len(block)
+        for start in range(0, len(rows), CHECK_BLOCK):
+            block = rows[start : start + CHECK_BLOCK]
+            yield block[np.array(list(pool.map(lambda row: is_whole(folder / scan.path(int(row))), block)), bool)]
             if time.monotonic() - last > LINE_EVERY:
-                log.info("checked %s of %s", f"{done:,}", f"{len(rows):,}")
+                log.info("checked %s of %s", f"{start + len(block):,}", f"{len(rows):,}")
                 last = time.monotonic()
 
 

@@ -128,7 +128,7 @@ class Download:
         self.settings.target.mkdir(parents=True, exist_ok=True)
         self.wanted = self._read_wanted()
         self._prepare()
-        self._begin(make_plan(self.settings, self.state, self.wanted))
+        self._begin(make_plan(self.settings, self.state, self.wanted, lambda: self.signals.number is not None))
         try:
             if self.left.any() and not self._stop_asked():
                 self._fetch_all()
@@ -167,6 +167,9 @@ class Download:
         report.before, report.broken = int(plan.there.sum()), plan.broken
         report.missing = report.wanted - report.before - int(self.left.sum())
         self.state.drop_missing(self.wanted.keys[plan.there])
+        if plan.only_files:
+            hint = "python convert/to_mds.py takes them up"
+            log.info("%s images are in %s as files: %s", f"{plan.only_files:,}", self.settings.images, hint)
         free, need = shutil.disk_usage(self.settings.target).free, int(self.left.sum()) * MEAN_BYTES
         if self.settings.to == "images" and free < need:
             log.warning("%s: %.0f GB free, about %.0f GB needed", self.settings.images, free / 1e9, need / 1e9)

@@ -16,7 +16,9 @@ import urllib3
 from urllib3.util import Retry, Timeout
 
 CONNECT_TIMEOUT = 10.0
-TRY_AGAIN = frozenset((408, 425, 429))
+NOT_FOUND = frozenset((404, 410))
+TRY_AGAIN = frozenset((407, 408, 425, 429))
+TRY_AGAIN_CODES = frozenset(("RequestTimeout", "SlowDown", "PermanentRedirect", "TemporaryRedirect"))
 LONGEST_PAUSE = 30.0
 FIRST_PAUSE = 0.25
 LONGEST_RETRY_AFTER = 120.0
@@ -118,9 +120,11 @@ class Server:
         response.close()
         code = text.partition("<Code>")[2].partition("</Code>")[0].strip()
         reason = code or response.reason or "refused"
-        if status >= 500 or status in TRY_AGAIN or status < 300:
-            raise TryAgain(f"{status} {reason}", answered=True, retry_after=retry_after(response))
-        raise NotThere(status, reason)
+        # A refusal that does not come from an S3 (a proxy's, a firewall's) says nothing about the image.
+        from_s3 = bool(code) and code not in TRY_AGAIN_CODES
+        if status in NOT_FOUND or (400 <= status < 500 and status not in TRY_AGAIN and from_s3):
+            raise NotThere(status, reason)
+        raise TryAgain(f"{status} {reason}", answered=True, retry_after=retry_after(response))
 
     def pause(self, attempt: int, jitter: float, retry_after: float) -> bool:
         """Wait before the next attempt (0, 1, ...); whether the download is being stopped."""
