@@ -136,3 +136,25 @@ def test_records_are_of_the_living_only(mds_sample: Path, tmp_path: Path, jobs: 
     assert records == [set(segments(number))]
     assert jobs[0].finish() == "done 26 26"
     assert not list((SEGMENTS / f"theworld-{os.getuid()}").glob(f"{jobs[0].process.pid}.*.json"))
+
+
+ABANDONED = """
+import sys
+from pass_data import open_data, smoke_on
+batches = iter(open_data(smoke_on(*sys.argv[1:], "train_loader.num_workers=1")).spec.dataloader)
+next(batches)
+print("end", flush=True)
+"""
+
+
+def test_a_process_that_leaves_a_pass_unread_ends(mds_sample: Path, tmp_path: Path) -> None:
+    """Loader workers do not listen to SIGTERM; Python would wait for them at exit without end."""
+    done = subprocess.run(
+        [sys.executable, "-c", ABANDONED, str(mds_sample), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "end\n"), done.stderr

@@ -209,6 +209,7 @@ def test_snapshot_counts_only_what_manifest_and_index_both_know(mds_sample: Path
         read_snapshot(str(tmp_path / "mds"))
 
 
+@pytest.mark.slow
 def test_starts_beside_the_remains_of_a_killed_process(mds_sample: Path, raw_sample: Path, tmp_path: Path) -> None:
     """kill -9 leaves shared memory and lock files; with other temporary files gone Streaming refuses the folder."""
     script = (

@@ -57,7 +57,10 @@ class TrainData:
     launch: LaunchFolder | None
 
     def close(self) -> None:
-        """Remove this launch's name from the node's cache; the shards stay for the next one."""
+        """End the workers and remove this launch's name from the node's cache; the shards stay for the next one."""
+        loader = self.spec.dataloader
+        assert isinstance(loader, PassLoader)
+        loader.close()
         if self.launch is not None:
             self.launch.remove()
 

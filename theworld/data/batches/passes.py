@@ -7,8 +7,11 @@ workers over it and, when the known samples are used up, takes up what the conve
 
 from __future__ import annotations
 
+import atexit
 import logging
-from collections.abc import Callable, Iterable, Iterator
+import multiprocessing
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -325,6 +328,9 @@ class ShardLookahead:
         self.fetched[shard].result()
 
 
+_loaders: weakref.WeakSet[PassLoader] = weakref.WeakSet()
+
+
 class PassLoader(DataLoader):
     """Batches of the rank. One iteration is one pass, growth included.
 
@@ -333,7 +339,22 @@ class PassLoader(DataLoader):
 
     dataset: PassDataset
 
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._passes: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
+        _loaders.add(self)
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        generator = self._pass()
+        self._passes.add(generator)
+        return generator
+
+    def close(self) -> None:
+        """End the workers of passes that were not read to their end."""
+        for generator in list(self._passes):
+            generator.close()
+
+    def _pass(self) -> Generator[Any, None, None]:
         dataset = self.dataset
         if not dataset.follow_growth:
             # Evaluation: always from the start, also after an iteration that was broken off.
@@ -365,6 +386,19 @@ class PassLoader(DataLoader):
                 # The command line prints rank 0's errors only.
                 log.error("rank %d: %s", dataset.rank, line)
             raise UserError(line) from error
+
+
+@atexit.register
+def end_workers() -> None:
+    """End the workers at exit, also those of a pass that an exception still holds on to.
+
+    They do not listen to SIGTERM, by which Python would end them: it would wait for them for ever.
+    """
+    for loader in list(_loaders):
+        loader.close()
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 def without_traceback(message: str) -> str:
