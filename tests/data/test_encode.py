@@ -97,7 +97,8 @@ def test_tokens_before_an_answer_are_those_generation_starts_from(processor: The
     first_answer = next(place for place, label in enumerate(encoded.labels) if label != IGNORE)
     question = {"type": "text", "text": sample.turns[0].question}
     settings: Any = {"add_generation_prompt": True, "tokenize": False}
-    prompt = processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}, question]}], **settings)
+    messages: Any = [{"role": "user", "content": [{"type": "image"}, question]}]
+    prompt = processor.apply_chat_template(messages, **settings)
     generation = processor(text=[prompt], images=[sample.image], return_tensors="pt", add_special_tokens=False)
     assert generation["input_ids"][0].tolist() == encoded.input_ids[:first_answer]
 
