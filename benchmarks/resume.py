@@ -28,8 +28,9 @@ from streaming import LocalDataset, MDSWriter
 from torch.utils.data import DataLoader, Dataset
 
 from theworld.data.batches.encode import EncodedSample
+from theworld.data.batches.loader import PassLoader
 from theworld.data.batches.order import Shuffle
-from theworld.data.batches.passes import PassDataset, PassLoader, Source
+from theworld.data.batches.passes import PassDataset, Source
 
 BATCH = 256
 PLACES = (0.01, 0.99)

@@ -20,9 +20,10 @@ from theworld.data.batches.cache import default_cache_folder, make_cache_folder
 from theworld.data.batches.collate import Collator, samples_in_batch, tokens_in_batch
 from theworld.data.batches.encode import EncodedSample, SampleEncoder
 from theworld.data.batches.launches import LaunchFolder
+from theworld.data.batches.loader import PassLoader
 from theworld.data.batches.microbatches import split_by_length
 from theworld.data.batches.order import Shuffle
-from theworld.data.batches.passes import PassDataset, PassLoader, Source
+from theworld.data.batches.passes import PassDataset, Source
 from theworld.data.latents.store import LatentWish
 from theworld.data.samples import decode_sample
 from theworld.errors import UserError

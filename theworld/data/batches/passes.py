@@ -1,30 +1,27 @@
-"""A pass over the data set as Composer sees it: a data loader of batches, each sample once.
+"""A pass over the data set: which samples are left, where the pass stands, what it knows.
 
 :class:`PassDataset` knows which samples are left (:mod:`~theworld.data.batches.order`), reads them through a
-:class:`streaming.StreamingDataset`, and saves and restores its place. :class:`PassLoader` runs the data loader's
-workers over it and, when the known samples are used up, takes up what the converter has added since.
+:class:`streaming.StreamingDataset`, and saves and restores its place. The loader over it is in
+:mod:`~theworld.data.batches.loader`.
 """
 
 from __future__ import annotations
 
-import atexit
 import logging
-import multiprocessing
-import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from composer.utils import dist
 from streaming import StreamingDataset
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from theworld.data.batches.cache import SnapshotStream
 from theworld.data.batches.collate import FILLER
 from theworld.data.batches.encode import IGNORE, EncodedSample
 from theworld.data.batches.launches import new_name
+from theworld.data.batches.lookahead import ShardLookahead
 from theworld.data.batches.order import SHUFFLE_BLOCK, Indices, Shuffle, Stage, pass_order, rank_batch
 from theworld.data.batches.shared_memory import one_opening_at_a_time, record_segments
 from theworld.data.batches.snapshot import Snapshot, read_snapshot
@@ -301,106 +298,3 @@ class PassDataset(IterableDataset):
 
     def slots(self, start: int) -> list[Any]:
         return rank_batch(self.order, start, self.global_batch_size, self.rank, self.ranks)
-
-
-class ShardLookahead:
-    """Fetches shards in the background shortly before they are needed."""
-
-    def __init__(self, fetch: Callable[[int], None]) -> None:
-        self.fetch = fetch
-        self.fetched: dict[int, Future[None]] = {}
-
-    def __enter__(self) -> ShardLookahead:
-        self.executor = ThreadPoolExecutor(1, thread_name_prefix="shards")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.executor.shutdown(wait=False, cancel_futures=True)
-
-    def request(self, shards: Iterable[int]) -> None:
-        """Ask for these shards, in this order, unless that was done before."""
-        for shard in shards:
-            if shard not in self.fetched:
-                self.fetched[shard] = self.executor.submit(self.fetch, shard)
-
-    def wait(self, shard: int) -> None:
-        """Return when the shard is there; raise what its fetch ran into."""
-        self.fetched[shard].result()
-
-
-_loaders: weakref.WeakSet[PassLoader] = weakref.WeakSet()
-
-
-class PassLoader(DataLoader):
-    """Batches of the rank. One iteration is one pass, growth included.
-
-    It has no length: how many samples a pass will have is not known while images still arrive.
-    """
-
-    dataset: PassDataset
-
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
-        self._passes: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
-        _loaders.add(self)
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        generator = self._pass()
-        self._passes.add(generator)
-        return generator
-
-    def close(self) -> None:
-        """End the workers of passes that were not read to their end."""
-        for generator in list(self._passes):
-            generator.close()
-
-    def _pass(self) -> Generator[Any, None, None]:
-        dataset = self.dataset
-        if not dataset.follow_growth:
-            # Evaluation: always from the start, also after an iteration that was broken off.
-            dataset.start_pass()
-        while True:
-            dataset.last_batch_may_be_short = False
-            yield from self._known_batches()
-            if dataset.take_up_growth():
-                continue
-            # Only now, with nothing new to fill it, is the short last batch due.
-            dataset.last_batch_may_be_short = True
-            yield from self._known_batches()
-            if not dataset.take_up_growth():
-                break
-        dataset.finish_pass()
-
-    def _known_batches(self) -> Iterator[Any]:
-        dataset = self.dataset
-        starts = dataset.batch_starts()
-        if not len(starts):
-            return
-        try:
-            for start, batch in zip(starts, super().__iter__(), strict=True):
-                dataset.position = min(start + dataset.global_batch_size, len(dataset.order))
-                yield batch
-        except UserError as error:
-            line = without_traceback(str(error))
-            if dataset.rank != 0:
-                # The command line prints rank 0's errors only.
-                log.error("rank %d: %s", dataset.rank, line)
-            raise UserError(line) from error
-
-
-@atexit.register
-def end_workers() -> None:
-    """End the workers at exit, also those of a pass that an exception still holds on to.
-
-    They do not listen to SIGTERM, by which Python would end them: it would wait for them for ever.
-    """
-    for loader in list(_loaders):
-        loader.close()
-    for child in multiprocessing.active_children():
-        if child.daemon:
-            child.kill()
-
-
-def without_traceback(message: str) -> str:
-    """What a worker's error said. torch puts the worker's traceback around it, as text."""
-    return message.rpartition(f"{UserError.__name__}: ")[2].strip()
