@@ -14,10 +14,7 @@ import sys
 from theworld import cli
 from theworld.config.load import load_config
 from theworld.download.run import download
-from theworld.errors import EXIT_DONE, UserError
-
-EXIT_RUN_AGAIN = 75
-"""EX_TEMPFAIL of sysexits.h; slurm/download_openimages.sbatch requeues on it."""
+from theworld.errors import EXIT_DONE, EXIT_RUN_AGAIN, UserError
 
 
 def main(argv: list[str]) -> int:

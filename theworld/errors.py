@@ -5,7 +5,10 @@ from __future__ import annotations
 EXIT_DONE = 0
 EXIT_BROKEN_PROMISE = 1
 EXIT_BAD_INPUT = 2
+EXIT_RUN_AGAIN = 75
+"""Not complete yet: the same command goes on (EX_TEMPFAIL of sysexits.h)."""
 EXIT_REQUEUE = 85
+"""The trainer was stopped by a signal, has saved, and wants to be started again."""
 
 
 class UserError(Exception):
