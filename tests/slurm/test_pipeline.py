@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.download.s3_double import S3Double
 from tests.slurm.cluster import Cluster, missing_programs, running_cluster, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -91,3 +92,39 @@ def test_conversion_job_warned_before_its_time_limit_is_requeued_and_goes_on(
     log = (checkout / "logs" / f"theworld-convert-{job}.out").read_text()
     assert cluster.job(job)["JobState"] == "COMPLETED", log
     assert json.loads(manifest.read_text())["samples"] == len(images)
+
+
+def test_download_job_ended_by_a_warning_is_requeued_until_complete(
+    cluster: Cluster, checkout: Path, raw_sample: Path
+) -> None:
+    """A slow bucket, and the warning in the middle: what is there stays, the next start brings the rest."""
+    images = {path.name: path.read_bytes() for path in (raw_sample / "images").iterdir()}
+    folder = checkout / "images"
+    objects = {f"train/{name}": content for name, content in images.items()}
+    # So slow that the first start cannot be through before it is warned.
+    with S3Double(objects, rate=2_000) as double:
+        settings = [
+            f"convert.json={raw_sample / 'openspatial.json'}",
+            f"convert.images={folder}",
+            f"download.endpoint={double.endpoint}",
+            "download.workers=2",
+        ]
+        job = cluster.submit(
+            checkout,
+            "slurm/download_openimages.sbatch",
+            "yamls/smoke.yaml",
+            *settings,
+            environment={"PYTHON": sys.executable},
+        )
+        wait_until(lambda: len(list(folder.glob("*.jpg"))) >= 2, "two images")
+        cluster.call("scancel", "--batch", "--signal=USR1", job)
+        wait_until(lambda: cluster.job(job)["Restarts"] == "1", "the job was requeued")
+        there = {path.name for path in folder.glob("*.jpg")}
+        assert 2 <= len(there) < len(images)
+        double.rate = None
+        cluster.wait_for_state(job, "COMPLETED", "FAILED")
+        log = (checkout / "logs" / f"theworld-download-{job}.out").read_text()
+        assert cluster.job(job)["JobState"] == "COMPLETED", log
+        assert {path.name: path.read_bytes() for path in folder.glob("*.jpg")} == images
+        asked = [key for method, key in double.requests if method == "GET"]
+        assert all(asked.count(f"train/{name}") == 1 for name in there)

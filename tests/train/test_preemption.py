@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import psutil
 import pytest
 
 from tests.conftest import SMOKE_YAML
 from tests.slurm.cluster import wait_until
+from theworld.config.load import load_config
 from theworld.errors import UserError
 from theworld.train.signals import END_VARIABLE, StopRequest
 
@@ -189,3 +191,34 @@ def test_a_job_too_short_to_train_is_bad_input(monkeypatch: pytest.MonkeyPatch) 
 def test_unknown_signal_names_the_key(name: str) -> None:
     with pytest.raises(UserError, match=r"preemption\.signals"):
         StopRequest([name])
+
+
+def test_the_same_run_in_the_loggers_at_each_start(tmp_path: Path) -> None:
+    from theworld.train.run import logger_settings
+
+    def settings(folder: Path, *overrides: str) -> dict[str, Any]:
+        return logger_settings(load_config([SMOKE_YAML, "loggers.wandb.project=spatial", *overrides]), folder)
+
+    first, again = settings(tmp_path), settings(tmp_path)
+    assert first == again
+    assert first["wandb"]["init_kwargs"]["resume"] == "allow"
+    assert first["wandb"]["project"] == "spatial"
+    assert first["tensorboard"]["log_dir"] == str(tmp_path / "tensorboard")
+    assert settings(tmp_path / "other")["wandb"]["init_kwargs"]["id"] != first["wandb"]["init_kwargs"]["id"]
+    assert settings(tmp_path, "loggers.wandb.init_kwargs.id=mine")["wandb"]["init_kwargs"]["id"] == "mine"
+
+
+class OutOfMemory:
+    """A trainer that meets the end of the GPU's memory, which a machine without a GPU cannot."""
+
+    def fit(self) -> None:
+        import torch
+
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_out_of_gpu_memory_names_the_keys_to_lower(tmp_path: Path) -> None:
+    from theworld.train.run import run_trainer
+
+    with pytest.raises(UserError, match=r"device_train_microbatch_size.*max_seq_len.*activation_checkpointing"):
+        run_trainer(cast(Any, OutOfMemory()), cast(Any, None), tmp_path)

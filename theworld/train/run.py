@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import re
@@ -306,11 +307,23 @@ def build_scheduler(config: Config) -> Any:
 
 
 def build_loggers(config: Config, save_folder: Path) -> list[Any]:
-    """Composer's loggers; TensorBoard's files go to the save folder unless the YAML says otherwise."""
+    """Composer's loggers."""
+    return construct_named(LOGGERS, "loggers", logger_settings(config, save_folder))
+
+
+def logger_settings(config: Config, save_folder: Path) -> dict[str, Any]:
+    """The loggers' settings, so that a run that is started again goes on in the same TensorBoard folder and the same
+    W&B run; what the YAML sets itself stands."""
     named = dict(config.loggers)
     if named.get("tensorboard") is not None:
         named["tensorboard"] = {"log_dir": str(save_folder / "tensorboard"), **named["tensorboard"]}
-    return construct_named(LOGGERS, "loggers", named)
+    if named.get("wandb") is not None:
+        settings = dict(named["wandb"])
+        # W&B knows a run by its id: one that follows from where the run is saved is the same at each start.
+        same_run = hashlib.sha256(f"{config.run_name} {save_folder.absolute()}".encode()).hexdigest()[:16]
+        settings["init_kwargs"] = {"id": same_run, "resume": "allow", **(settings.get("init_kwargs") or {})}
+        named["wandb"] = {"name": config.run_name, **settings}
+    return named
 
 
 def write_config(config: Config, save_folder: Path) -> None:
