@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from theworld import cli
+from theworld.config.load import load_config
 
 ROOT = Path(__file__).parents[2]
 TRAIN = runpy.run_path(str(ROOT / "recipes" / "train.py"))["main"]
@@ -83,3 +84,11 @@ def test_yaml_that_is_none(content: str, tmp_path: Path, capsys: pytest.CaptureF
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(TRAIN, ["--help"]) == 0
     assert "composer" in capsys.readouterr().out
+
+
+def test_default_yaml_is_the_checkouts_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config(["seed=3"]).run_name == "theworld-spatial"
+    (tmp_path / "yamls").mkdir()
+    (tmp_path / "yamls" / "spatial.yaml").write_text((ROOT / "yamls" / "smoke.yaml").read_text())
+    assert load_config([]).run_name == "smoke"

@@ -20,6 +20,7 @@ from theworld.config.seed_keys import SEED_KEYS
 from theworld.errors import UserError
 
 DEFAULT_YAML = "yamls/spatial.yaml"
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def known_keys(schema: type = Config, prefix: str = "") -> Iterator[str]:
@@ -77,6 +78,9 @@ def load_config(argv: Sequence[str]) -> Config:
 def read_yaml(path: str) -> DictConfig:
     """The YAML file as it stands, interpolations unresolved."""
     file = Path(path)
+    if path == DEFAULT_YAML and not file.exists():
+        # The default is the checkout's own, wherever the command is called from.
+        file = CHECKOUT / DEFAULT_YAML
     if not file.is_file():
         raise UserError(f"{path}: no such YAML file; the shipped ones are in yamls/")
     try:
