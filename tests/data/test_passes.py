@@ -230,3 +230,24 @@ def test_starts_beside_the_remains_of_a_killed_process(mds_sample: Path, raw_sam
     assert sum(path.is_dir() for path in (tmp_path / ".launches").iterdir()) == 1
     data.close()
     assert not list((tmp_path / ".launches").iterdir())
+
+
+def test_growth_again_and_again_keeps_no_files_open(raw_sample: Path, half_downloaded: Path, tmp_path: Path) -> None:
+    """Each growth opens the data set anew; what the old one held must be given back, not kept to the end."""
+    config = config_on(half_downloaded, tmp_path, "train_loader.num_workers=0")
+    convert(config.convert)
+    data = open_data(config)
+    open_files = []
+    known = 10
+    seen: list[str] = []
+    for batch in data.spec.dataloader:
+        seen += ids_of(batch)
+        if known < 26 and len(seen) >= known - 4:
+            known += 1
+            arrive(raw_sample, half_downloaded, known)
+            convert(config.convert)
+        open_files.append(len(os.listdir("/proc/self/fd")))
+    data.close()
+    assert len(set(seen)) == len(seen) == 26
+    assert data.dataset.times_opened >= 4
+    assert max(open_files[2:]) - open_files[1] <= 12, open_files

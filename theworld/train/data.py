@@ -58,10 +58,11 @@ class TrainData:
     launch: LaunchFolder | None
 
     def close(self) -> None:
-        """End the workers and remove this launch's name from the node's cache; the shards stay for the next one."""
+        """End the workers, give back shared memory and this launch's name for the node's cache; the shards stay."""
         loader = self.spec.dataloader
         assert isinstance(loader, PassLoader)
         loader.close()
+        self.dataset.close()
         if self.launch is not None:
             self.launch.remove()
 

@@ -23,7 +23,7 @@ from theworld.data.batches.encode import IGNORE, EncodedSample
 from theworld.data.batches.launches import new_name
 from theworld.data.batches.lookahead import ShardLookahead
 from theworld.data.batches.order import SHUFFLE_BLOCK, Indices, Shuffle, Stage, pass_order, rank_batch
-from theworld.data.batches.shared_memory import one_opening_at_a_time, record_segments
+from theworld.data.batches.shared_memory import one_opening_at_a_time, record_segments, release_segments
 from theworld.data.batches.snapshot import Snapshot, read_snapshot
 from theworld.data.batches.space import check_capacity, in_megabytes
 from theworld.data.latents.store import LatentWish, WorldLatents, find_latents
@@ -89,6 +89,7 @@ class PassDataset(IterableDataset):
         self.last_batch_may_be_short = False
         self.stages: list[Stage] = []
         self.latents: WorldLatents | None = None
+        self._shards: StreamingDataset | None = None
         snapshot = self.newest_snapshot()
         self.latents = find_latents(latents, snapshot)
         self._open(snapshot)
@@ -122,13 +123,28 @@ class PassDataset(IterableDataset):
             self.times_opened += 1
             self._check_room(local, leader)
         with one_opening_at_a_time(leader):
+            self.close()
+            dist.barrier()
             self.stream = SnapshotStream(snapshot, source.remote, local, source.split, source.cache_limit)
-            self.shards = StreamingDataset(streams=[self.stream], batch_size=self.global_batch_size // self.ranks)
+            self._shards = StreamingDataset(streams=[self.stream], batch_size=self.global_batch_size // self.ranks)
             if leader:
                 # Streaming tells its number nowhere else.
                 record_segments(self.shards._shm_prefix_int)
         if self.latents is not None:
             self.latents.open(snapshot, source.remote, local, source.split, source.cache_limit)
+
+    def close(self) -> None:
+        """Give back the shared memory; nothing can be read until the data set is opened again."""
+        if self._shards is not None:
+            release_segments(self._shards)
+            self._shards = None
+
+    @property
+    def shards(self) -> StreamingDataset:
+        """What samples are read through, by index."""
+        if self._shards is None:
+            raise ValueError("the data set has been closed")
+        return self._shards
 
     def _check_room(self, local: str, leader: bool) -> None:
         """Refuse, on all ranks, if some node's cache cannot hold a few shards."""

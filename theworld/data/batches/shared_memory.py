@@ -20,6 +20,7 @@ from pathlib import Path
 
 from composer.utils import dist
 from filelock import FileLock, Timeout
+from streaming import StreamingDataset
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,26 @@ def record_segments(prefix: int) -> None:
     for segment in sorted(SEGMENTS.glob(f"{prefix:06}_*")):
         line = {"name": segment.name, "inode": segment.stat().st_ino}
         os.write(_own_record, (json.dumps(line) + "\n").encode())
+
+
+def release_segments(shards: StreamingDataset) -> None:
+    """Close the segments of a data set that is done with, and remove those that this process made.
+
+    Streaming gives them back only when the process ends. A run that takes up growth again and again would fill its
+    table of open files, the faster as each opening also attaches to all that are there.
+    """
+    for memory in (
+        shards._locals_shm,
+        shards._shared_barrier._arr.shm,
+        shards._next_epoch.arr.shm,
+        shards._cache_usage.arr.shm,
+        shards._shard_states.shm,
+        shards._shard_access_times.shm,
+    ):
+        memory.cleanup()
+        # At the end of the process Streaming cleans up once more, by name, and the name may be another job's by then.
+        memory.created_shms.clear()
+        memory.opened_shms.clear()
 
 
 def remove_segments_of_the_dead() -> None:
