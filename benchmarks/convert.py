@@ -96,7 +96,7 @@ def run_mdswriter(raw: Path, out: Path, workers: int) -> float:
 
 def run_litdata(raw: Path, out: Path, workers: int) -> float:
     import ijson
-    import litdata
+    import litdata  # pyright: ignore[reportMissingImports] - an optional extra
 
     started = time.perf_counter()
     with open(raw / "openspatial.json", "rb") as file:
@@ -111,7 +111,7 @@ def run_litdata(raw: Path, out: Path, workers: int) -> float:
 
 
 def run_webdataset(raw: Path, out: Path, workers: int) -> float:
-    from webdataset.writer import ShardWriter
+    from webdataset.writer import ShardWriter  # pyright: ignore[reportMissingImports] - an optional extra
 
     out.mkdir()
     started = time.perf_counter()
