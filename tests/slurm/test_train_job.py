@@ -159,7 +159,8 @@ def test_stops_by_itself_near_the_end_of_its_time(cluster: Cluster, checkout: Pa
     """No signal comes; the job's end, read from SLURM, is enough."""
     lines = (checkout / "slurm" / "train.sbatch").read_text().replace("#SBATCH --signal=B:USR1@180\n", "")
     (checkout / "slurm" / "train.sbatch").write_text(lines)
-    run.settings.append("preemption.grace=1770")  # of 1,800 seconds
+    # Of the job's 1,800 seconds: it has to stop 110 seconds after its start, in the middle of far too many passes.
+    run.settings += ["preemption.grace=1690", "max_duration=500ep"]
     run.submit()
     wait_until(lambda: "requeued" in run.log() or "exit code 2" in run.log(), "the end of the first start")
     assert "the job's time is nearly over" in run.log(), run.log()
