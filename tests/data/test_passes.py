@@ -233,9 +233,11 @@ def test_starts_beside_the_remains_of_a_killed_process(mds_sample: Path, raw_sam
 
 
 def test_growth_again_and_again_keeps_no_files_open(raw_sample: Path, half_downloaded: Path, tmp_path: Path) -> None:
-    """Each growth opens the data set anew; what the old one held must be given back, not kept to the end."""
+    """Each growth opens the data set anew; what the old one held must be given back, not kept to the end, nor what
+    Streaming looks into of the other jobs on the node."""
     config = config_on(half_downloaded, tmp_path, "train_loader.num_workers=0")
     convert(config.convert)
+    others = [open_data(config) for _ in range(3)]
     data = open_data(config)
     open_files = []
     known = 10
@@ -247,7 +249,8 @@ def test_growth_again_and_again_keeps_no_files_open(raw_sample: Path, half_downl
             arrive(raw_sample, half_downloaded, known)
             convert(config.convert)
         open_files.append(len(os.listdir("/proc/self/fd")))
-    data.close()
+    for opened in (data, *others):
+        opened.close()
     assert len(set(seen)) == len(seen) == 26
     assert data.dataset.times_opened >= 4
     assert max(open_files[2:]) - open_files[1] <= 12, open_files

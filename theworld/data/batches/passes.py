@@ -23,7 +23,12 @@ from theworld.data.batches.encode import IGNORE, EncodedSample
 from theworld.data.batches.launches import new_name
 from theworld.data.batches.lookahead import ShardLookahead
 from theworld.data.batches.order import SHUFFLE_BLOCK, Indices, Shuffle, Stage, pass_order, rank_batch
-from theworld.data.batches.shared_memory import one_opening_at_a_time, record_segments, release_segments
+from theworld.data.batches.shared_memory import (
+    one_opening_at_a_time,
+    open_shards,
+    record_segments,
+    release_segments,
+)
 from theworld.data.batches.snapshot import Snapshot, read_snapshot
 from theworld.data.batches.space import check_capacity, in_megabytes
 from theworld.data.latents.store import LatentWish, WorldLatents, find_latents
@@ -126,7 +131,7 @@ class PassDataset(IterableDataset):
             self.close()
             dist.barrier()
             self.stream = SnapshotStream(snapshot, source.remote, local, source.split, source.cache_limit)
-            self._shards = StreamingDataset(streams=[self.stream], batch_size=self.global_batch_size // self.ranks)
+            self._shards = open_shards(streams=[self.stream], batch_size=self.global_batch_size // self.ranks)
             if leader:
                 # Streaming tells its number nowhere else.
                 record_segments(self.shards._shm_prefix_int)
