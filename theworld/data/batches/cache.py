@@ -20,7 +20,9 @@ import logging
 import os
 import shutil
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -38,7 +40,7 @@ from theworld.errors import UserError
 
 log = logging.getLogger(__name__)
 
-FETCH_ATTEMPTS = 3
+FETCH_ATTEMPTS = 4
 NO_SPACE = 28
 
 
@@ -175,43 +177,52 @@ class SnapshotStream(Stream):
 
     def _fetch(self, name: str, final: Path) -> None:
         """Copy the shard to a place aside, check it, give it its name."""
-        _, original = self.entries[name]
-        staging_root = Path(self.local, ".staging")
-        staging_root.mkdir(exist_ok=True)
+        entry, original = self.entries[name]
+        needed = sum(int(entry[key]["bytes"]) for key in ("raw_data", "zip_data") if entry.get(key))
         faults: list[str] = []
+        full = False
         for _attempt in range(FETCH_ATTEMPTS):
-            with tempfile.TemporaryDirectory(dir=staging_root) as staging:
-                shard = reader_from_json(staging, self.split, dict(original))
-                raw, zipped = shard.file_pairs[0]
-                stream = Stream(
-                    remote=self.remote,
-                    local=staging,
-                    split=self.split or None,
-                    download_retry=2,
-                    download_timeout=self.download_timeout,
-                    keep_zip=False,
-                )
-                # What Streaming fills in for streams that are members of a dataset.
-                stream.apply_default({"split": None, "validate_hash": usable_hash(zipped or raw)})
-                staged = Path(staging, self.split, raw.basename)
+            # Room that was made may go to a shard that another process fetches at the same moment. On a disk that
+            # has turned out to be so small, one fetches at a time.
+            with FileLock(Path(self.local, ".locks", "full.lock")) if full else nullcontext():
                 try:
-                    stream.prepare_shard(shard)
-                    if staged.stat().st_size != raw.bytes:
-                        raise ValueError(f"{staged.stat().st_size} bytes instead of {raw.bytes}")
+                    if full:
+                        make_room(Path(self.local), needed, self.cache_limit)
+                    self._fetch_once(original, final)
+                    return
                 except Exception as error:  # each store has errors of its own
                     faults.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
-                    if isinstance(error, OSError) and error.errno == NO_SPACE:
-                        break
-                    continue
-                final.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(staged, final)
-                return
+                    full = isinstance(error, OSError) and error.errno == NO_SPACE
         free = shutil.disk_usage(self.local).free
         raise UserError(
             f"{self.remote}/{original['raw_data']['basename']}: cannot be fetched whole into {final.parent.resolve()} "
             f"({faults[-1]}; {free / 1e9:.1f} GB free there); run convert/verify.py on the data set, or set TMPDIR or "
             "train_loader.dataset.local to a larger disk if this one is too small"
         )
+
+    def _fetch_once(self, original: dict[str, Any], final: Path) -> None:
+        """One attempt; raises whatever the store, the disk or the check ran into."""
+        staging_root = Path(self.local, ".staging")
+        staging_root.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=staging_root) as staging:
+            shard = reader_from_json(staging, self.split, dict(original))
+            raw, zipped = shard.file_pairs[0]
+            stream = Stream(
+                remote=self.remote,
+                local=staging,
+                split=self.split or None,
+                download_retry=2,
+                download_timeout=self.download_timeout,
+                keep_zip=False,
+            )
+            # What Streaming fills in for streams that are members of a dataset.
+            stream.apply_default({"split": None, "validate_hash": usable_hash(zipped or raw)})
+            staged = Path(staging, self.split, raw.basename)
+            stream.prepare_shard(shard)
+            if staged.stat().st_size != raw.bytes:
+                raise ValueError(f"{staged.stat().st_size} bytes instead of {raw.bytes}")
+            final.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(staged, final)
 
 
 def usable_hash(file: FileInfo) -> str | None:
