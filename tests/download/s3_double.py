@@ -1,12 +1,10 @@
 """A local double of a public S3 bucket that can be slow, short, cut, refusing, stalled, or gone.
 
-In a test: ``with S3Double(objects) as double: ...``. As a program, for benchmarks:
-``python tests/download/s3_double.py FOLDER --latency 0.02`` serves a folder's files and prints its address.
+``with S3Double(objects) as double: ...``; for benchmarks there is ``cheap_double.py``.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import hashlib
 import socket
@@ -14,7 +12,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import unquote
 
 BUCKET = "open-images-dataset"
@@ -37,27 +34,6 @@ class Fault:
     kind: str
     status: int = 503
     headers: str = ""
-
-
-class FileObjects(Mapping[str, bytes]):
-    """Files of a folder under keys ``train/<file name>``, kept in memory once read; links share their content."""
-
-    def __init__(self, folder: Path) -> None:
-        self.paths = {f"train/{path.name}": path for path in folder.iterdir()}
-        self.read: dict[int, bytes] = {}
-
-    def __getitem__(self, key: str) -> bytes:
-        path = self.paths[key]
-        inode = path.stat().st_ino
-        if inode not in self.read:
-            self.read[inode] = path.read_bytes()
-        return self.read[inode]
-
-    def __iter__(self):
-        return iter(self.paths)
-
-    def __len__(self) -> int:
-        return len(self.paths)
 
 
 class S3Double:
@@ -234,18 +210,3 @@ class S3Double:
                     await asyncio.sleep(0.05)
         await writer.drain()
         return True
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--latency", type=float, default=0.0)
-    options = parser.parse_args()
-    objects = FileObjects(options.folder)
-    with S3Double(objects, options.latency) as double:
-        print(double.endpoint, flush=True)
-        threading.Event().wait()
-
-
-if __name__ == "__main__":
-    main()
