@@ -202,7 +202,7 @@ def test_unknown_signal_names_the_key(name: str) -> None:
 
 
 def test_the_same_run_in_the_loggers_at_each_start(tmp_path: Path) -> None:
-    from theworld.train.run import logger_settings
+    from theworld.train.components import logger_settings
 
     def settings(folder: Path, *overrides: str) -> dict[str, Any]:
         return logger_settings(load_config([SMOKE_YAML, "loggers.wandb.project=spatial", *overrides]), folder)

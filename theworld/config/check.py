@@ -8,6 +8,7 @@ from pathlib import Path
 
 from theworld.config.schema import Config, LoaderConfig
 from theworld.errors import UserError
+from theworld.hub.layout import REPO, SCHEME, Place
 
 TIME = re.compile(r"\d+(\.\d+)?(ep|ba|sp|tok|sec|dur)")
 PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")
@@ -118,7 +119,13 @@ def check_saving(config: Config) -> None:
         raise UserError("save_folder: not set; checkpoints and the ledger need a folder")
     if Path(config.save_folder).is_file():
         raise UserError(f"save_folder: {config.save_folder} is a file")
+    if config.hub.repo_id is not None and not REPO.fullmatch(config.hub.repo_id):
+        raise UserError(f"hub.repo_id: {config.hub.repo_id!r}: expected OWNER/NAME, without hf:// or a URL")
+    check_positive({"hub.every": config.hub.every})
+    check_positive({"hub.wait": config.hub.wait}, smallest=0)
     if config.load_weights_only and config.load_path is None:
         raise UserError("load_weights_only: needs load_path, the checkpoint whose weights to take")
-    if config.load_path and "://" not in config.load_path and not Path(config.load_path).exists():
+    if config.load_path and config.load_path.startswith(SCHEME):
+        Place.from_url("load_path", config.load_path)
+    elif config.load_path and "://" not in config.load_path and not Path(config.load_path).exists():
         raise UserError(f"load_path: no such checkpoint: {config.load_path}")

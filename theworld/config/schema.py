@@ -160,6 +160,22 @@ class LoaderConfig:
 
 
 @dataclass
+class HubConfig:
+    """Upload of checkpoints to the Hugging Face Hub."""
+
+    repo_id: str | None = None
+    """OWNER/NAME of a model repo, made if it is not there; null: no upload. The token is HF_TOKEN or the one of
+    huggingface-cli login. With autoresume and an empty save_folder the run goes on from this repo."""
+    private: bool = True
+    """Whether a repo that is made is private; one that exists stays as it is."""
+    every: int = 1
+    """Upload each so many saves; the last one of a run always."""
+    wait: float = 1800.0
+    """Seconds that the end of training waits for the last upload at the most. When the run is stopped by a signal,
+    it is what is left of preemption.grace."""
+
+
+@dataclass
 class PreemptionConfig:
     """How a run stops when the cluster wants its nodes back."""
 
@@ -220,9 +236,11 @@ class Config:
     autoresume: bool = True
     """Go on from the newest checkpoint in save_folder, if there is one."""
     load_path: str | None = None
-    """A checkpoint to start from when there is nothing to resume."""
+    """A checkpoint to start from when there is nothing to resume: a path, or hf://OWNER/NAME[@REVISION] of a repo that
+    a run has uploaded to."""
     load_weights_only: bool = False
     """With load_path: take its weights, but start a new run."""
+    hub: HubConfig = field(default_factory=HubConfig)
     preemption: PreemptionConfig = field(default_factory=PreemptionConfig)
     dist_timeout: float = 3600.0
     """Seconds a rank waits for the others; a first download of shards must fit."""

@@ -27,7 +27,9 @@ SEED_KEYS: dict[str, str] = {
     "resume_from_checkpoint": "autoresume: true finds the newest by itself; load_path names one",
     "logging_steps": "it is log_interval now, for example 10ba",
     "log_to_tensorboard": "it is loggers.tensorboard now",
+    "push_to_hub": "set hub.repo_id to upload at each save",
+    "hub_model_id": "it is hub.repo_id now",
+    "hub_private_repo": "it is hub.private now",
     "max_seq_length": "it is train_loader.dataset.max_seq_len now",
 }
-"""Same-named keys (num_samples, draw_bboxes, enable_world, num_workers) are found by their section.
-The Hub's keys (push_to_hub, hub_model_id, hub_private_repo) have no counterpart yet."""
+"""Same-named keys (num_samples, draw_bboxes, enable_world, num_workers) are found by their section."""

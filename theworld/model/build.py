@@ -193,7 +193,7 @@ def load_world_encoder(folder: Path, vae_config: dict[str, Any] | None = None) -
 
     encoder = WorldEncoder(vae_config or read_vae_config(folder))
     try:
-        loaded, info = AutoencoderKLWan.from_pretrained(folder, output_loading_info=True)  # type: ignore[misc]
+        loaded, info = AutoencoderKLWan.from_pretrained(folder, output_loading_info=True, low_cpu_mem_usage=False)  # type: ignore[misc]
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"model.cosmos: cannot load {folder}: {_first_line(error)}") from error
     wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]

@@ -27,6 +27,7 @@ class TheWorldConfig(Gemma3Config):
         projector_patch: side of a patch in latent positions, for mode ``patch``.
         start_of_world_token_id, end_of_world_token_id, world_token_id: ids of the tokenizer's world tokens.
         with_world_encoder: whether the model holds the VAE's encoder; without it, it takes latents only.
+        partial_weights: whether the file beside it holds only what was trained; the rest comes from ``base``.
         base: where the weights came from: ``{"gemma": {"name", "revision"}, "cosmos": {"name", "revision"}}``.
         kwargs: Gemma 3's own.
     """
@@ -45,6 +46,7 @@ class TheWorldConfig(Gemma3Config):
         end_of_world_token_id: int | None = None,
         world_token_id: int | None = None,
         with_world_encoder: bool = True,
+        partial_weights: bool = False,
         base: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -58,6 +60,7 @@ class TheWorldConfig(Gemma3Config):
         self.end_of_world_token_id = end_of_world_token_id
         self.world_token_id = world_token_id
         self.with_world_encoder = with_world_encoder
+        self.partial_weights = partial_weights
         self.base = base or {}
         super().__init__(**kwargs)
 

@@ -20,6 +20,7 @@ from transformers.models.gemma3.modeling_gemma3 import Gemma3CausalLMOutputWithP
 from theworld.errors import UserError
 from theworld.model.configuration import TheWorldConfig
 from theworld.model.loss import CHUNK_TOKENS, answer_loss
+from theworld.model.on_bases import load_on_bases
 from theworld.model.projector import WorldProjector
 from theworld.model.world_encoder import WorldEncoder
 
@@ -211,6 +212,12 @@ class TheWorldModel(_WorldInitialisation, Gemma3Model):
         return torch.zeros(1, 3, side, side, device=parameter.device, dtype=parameter.dtype)
 
 
+def hub_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those settings of a call that say where on the Hub to look."""
+    names = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
+    return {name: settings[name] for name in names if name in settings}
+
+
 def nothing_of(features: Tensor, like: Tensor) -> Tensor:
     """A zero that depends on ``features``. Unlike 0 * sum it is no NaN where a feature has overflowed."""
     return features.flatten()[:0].sum().to(like.dtype)
@@ -248,12 +255,20 @@ class TheWorldForConditionalGeneration(_WorldInitialisation, Gemma3ForConditiona
     ) -> Any:
         """transformers' ``from_pretrained``, except that every weight must be there and be wanted.
 
+        A folder or repo that holds only what was trained is put on its base models, which are fetched as needed.
+
         Args:
             may_miss: prefix of weights that need not be in the file, because the caller fills them in.
 
         Raises:
             UserError: a weight is missing, unexpected or of another shape.
         """
+        if may_miss is None:
+            config = kwargs.pop("config", None) or cls.config_class.from_pretrained(folder, **hub_settings(kwargs))
+            if getattr(config, "partial_weights", False):
+                model = load_on_bases(cls, str(folder), config, kwargs.pop("revision", None), **kwargs)
+                return (model, {}) if output_loading_info else model
+            kwargs["config"] = config
         loaded: Any = super().from_pretrained(folder, *args, output_loading_info=True, **kwargs)
         model, info = loaded
         missing = [name for name in info["missing_keys"] if may_miss is None or not name.startswith(may_miss)]

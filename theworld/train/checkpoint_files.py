@@ -24,13 +24,24 @@ class Checkpoint:
     batch: int
 
 
+def parse_name(name: str) -> tuple[int, int]:
+    """Epoch and batch of a checkpoint's name.
+
+    Raises:
+        ValueError: it is no such name.
+    """
+    match = NAME.fullmatch(name)
+    if not match:
+        raise ValueError(f"{name!r} is no checkpoint's name")
+    return int(match.group(1)), int(match.group(2))
+
+
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
     """All checkpoints of a save folder, newest first, whole or not."""
     found = []
     for path in folder.iterdir() if folder.is_dir() else []:
-        match = NAME.fullmatch(path.name)
-        if match and not path.is_symlink():
-            found.append(Checkpoint(path, int(match.group(1)), int(match.group(2))))
+        if NAME.fullmatch(path.name) and not path.is_symlink():
+            found.append(Checkpoint(path, *parse_name(path.name)))
     return sorted(found, key=lambda checkpoint: (checkpoint.batch, checkpoint.epoch), reverse=True)
 
 

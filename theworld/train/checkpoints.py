@@ -36,6 +36,7 @@ class WholeCheckpointSaver(Callback):
         interval: Composer's time string.
         keep: how many checkpoints stay, those of earlier starts of the run included; -1 keeps all.
         before_save: called on all ranks right before a save, for what must be on disk with it.
+        after_save: called on rank 0 with a checkpoint that has just become whole, before older ones go.
         select: called on all ranks with Composer's state before it is written; takes out what need not be saved.
     """
 
@@ -46,12 +47,14 @@ class WholeCheckpointSaver(Callback):
         keep: int,
         before_save: Callable[[], None],
         select: Callable[[dict[str, Any]], None] | None = None,
+        after_save: Callable[[Path], None] | None = None,
     ) -> None:
         self.folder = folder
         self.due = create_interval_scheduler(interval, include_end_of_training=True)
         self.keep = keep
         self.before_save = before_save
         self.select = select
+        self.after_save = after_save
         self.last_saved_batch = -1
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
@@ -97,6 +100,8 @@ class WholeCheckpointSaver(Callback):
             force_to_disk(self.folder)
             shutil.rmtree(self.folder / SAVING, ignore_errors=True)
             point_latest(self.folder, final)
+            if self.after_save is not None:
+                self.after_save(final)
             self._drop_old(final)
         dist.barrier()
         self.last_saved_batch = int(state.timestamp.batch)

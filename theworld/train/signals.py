@@ -21,6 +21,7 @@ END_VARIABLE = "THEWORLD_JOB_END"
 GRACE_VARIABLE = "THEWORLD_GRACE"
 """Environment: seconds between warning and kill; set by slurm/train.sbatch."""
 DEFAULT_GRACE = 60.0
+LEAVING_SECONDS = 5.0
 
 
 class StopRequest:
@@ -33,6 +34,8 @@ class StopRequest:
     def __init__(self, names: Sequence[str] = DEFAULT_SIGNALS) -> None:
         self.numbers: list[signal.Signals] = []
         self.reason: str | None = None
+        self.noted_at: float | None = None
+        self.grace = DEFAULT_GRACE
         self.stop_at: float | None = None
         self.add(names)
 
@@ -62,7 +65,12 @@ class StopRequest:
         ignore_stop_signals(self.numbers)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.reason = self.reason or signal.Signals(number).name
+        self._remember(signal.Signals(number).name)
+
+    def _remember(self, reason: str) -> None:
+        if self.reason is None:
+            self.noted_at = time.time()
+            self.reason = reason
 
     @contextmanager
     def held_back(self) -> Iterator[None]:
@@ -86,9 +94,9 @@ class StopRequest:
         Raises:
             UserError: the job is too short to train at all; started again and again it would get nowhere.
         """
+        self.grace = margin = grace if grace is not None else float(os.environ.get(GRACE_VARIABLE) or DEFAULT_GRACE)
         end = os.environ.get(END_VARIABLE)
         if end:
-            margin = grace if grace is not None else float(os.environ.get(GRACE_VARIABLE) or DEFAULT_GRACE)
             self.stop_at = float(end) - margin
             left = float(end) - time.time()
             if left <= margin:
@@ -101,8 +109,14 @@ class StopRequest:
     def wanted(self) -> bool:
         """Whether this process has a reason to stop."""
         if self.reason is None and self.stop_at is not None and time.time() >= self.stop_at:
-            self.reason = "the job's time is nearly over"
+            self._remember("the job's time is nearly over")
         return self.reason is not None
+
+    @property
+    def seconds_left(self) -> float:
+        """What is left of the grace, some seconds for leaving taken off."""
+        since = self.noted_at if self.noted_at is not None else time.time()
+        return max(since + self.grace - time.time() - LEAVING_SECONDS, 0.0)
 
 
 def ignore_stop_signals(numbers: Sequence[int]) -> None:

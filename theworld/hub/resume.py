@@ -1,0 +1,234 @@
+"""A checkpoint on the Hub -> a checkpoint file in the save folder, checked, and without running anything of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import requests
+import torch
+from huggingface_hub import HfApi, errors
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch.distributed.checkpoint.format_utils import torch_save_to_dcp
+
+from theworld.errors import UserError
+from theworld.hub.access import explain, is_unreachable, one_line, quiet_client
+from theworld.hub.export import PREFIX, VERSION, is_needed
+from theworld.hub.layout import STATE, TENSORS, UNSAFE, Place, describe
+from theworld.hub.state_codec import decode
+from theworld.hub.upload import WORK
+from theworld.hub.weights import read_weights
+from theworld.train.checkpoint_files import parse_name
+from theworld.train.checkpoints import force_to_disk
+from theworld.train.weights import RECORD
+
+log = logging.getLogger(__name__)
+
+COMMITS_TRIED = 20
+"""How far back to look for a whole checkpoint when the newest is damaged."""
+
+
+class Damaged(Exception):
+    """A commit whose checkpoint is not whole; says why."""
+
+
+class NoCheckpoint(Damaged):
+    """A commit that is not one of this trainer's uploads."""
+
+
+def fetch_checkpoint(place: Place, save_folder: Path, sharded: bool, may_miss: bool) -> Path | None:
+    """Bring the newest whole checkpoint of a repo, with the run's ledger, into an empty save folder.
+
+    Args:
+        place: a repo; with a revision exactly that one.
+        save_folder: of the run that goes on.
+        sharded: write the folder that sharded FSDP reads, and not a file.
+        may_miss: give None where the repo has nothing yet.
+
+    Raises:
+        UserError: there is none, it is not safe to load, or the Hub is out of reach.
+    """
+    work = save_folder / WORK / "download"
+    faults: list[Damaged] = []
+    try:
+        for commit in commits_of(place, may_miss):
+            try:
+                description = download(place.repo, commit, work, weights_only=False)
+                checkpoint = write_checkpoint(work, description, save_folder, sharded)
+            except Damaged as error:
+                faults.append(error)
+                if not isinstance(error, NoCheckpoint):
+                    log.warning("%s at %s: %s; looking at the commit before", place.repo, commit[:8], error)
+                continue
+            log.info("took %s from %s at %s", checkpoint.name, place.repo, commit[:8])
+            return checkpoint
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    if may_miss and all(isinstance(fault, NoCheckpoint) for fault in faults):
+        log.info("%s holds no checkpoint yet", place)
+        return None
+    raise UserError(f"{place}: {faults[0] if faults else 'the repo is empty'}")
+
+
+def fetch_weights(place: Place, save_folder: Path) -> Path:
+    """The weights of a repo as a file for ``load_weights_only``.
+
+    Raises:
+        UserError: there are none, they are not safe to load, or the Hub is out of reach.
+    """
+    work = save_folder / WORK / "download"
+    try:
+        for commit in commits_of(place, may_miss=False)[:1]:
+            try:
+                description = download(place.repo, commit, work, weights_only=True)
+                record = description["state"]["state"][RECORD]
+            except (Damaged, KeyError, TypeError) as error:
+                raise UserError(f"{place}: {error}") from error
+            start = save_folder / WORK / f"start-{commit[:12]}.pt"
+            torch.save({"state": {"model": composer_weights(work, description), RECORD: record}}, start)
+            return start
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    raise UserError(f"{place}: the repo is empty")
+
+
+def commits_of(place: Place, may_miss: bool) -> list[str]:
+    """Commits to look at, newest first.
+
+    Raises:
+        UserError: there is no such repo or revision, or the Hub is out of reach.
+    """
+    client = quiet_client()
+    try:
+        found = client.list_repo_commits(place.repo, revision=place.revision)
+    except errors.RevisionNotFoundError as error:
+        raise UserError(f"{place}: the repo has no such revision") from error
+    except errors.RepositoryNotFoundError as error:
+        if may_miss:
+            return []
+        raise UserError(f"{place}: {explain(error, place.repo)}") from error
+    except (requests.RequestException, OSError) as error:
+        hint = "; nothing is begun anew while it may hold a checkpoint" if is_unreachable(error) else ""
+        raise UserError(f"{place}: {explain(error, place.repo)}{hint}") from error
+    return [commit.commit_id for commit in found[: 1 if place.revision else COMMITS_TRIED]]
+
+
+def download(repo: str, commit: str, work: Path, weights_only: bool) -> dict[str, Any]:
+    """Fetch what a resume needs and compare it with the sizes and hashes that were written down.
+
+    Returns:
+        What ``resume/state.json`` says.
+
+    Raises:
+        Damaged: it is no checkpoint of this trainer, or not whole.
+        UserError: the Hub broke off.
+    """
+    shutil.rmtree(work, ignore_errors=True)
+    client = quiet_client()
+    try:
+        names = client.list_repo_files(repo, revision=commit)
+        if STATE not in names:
+            raise NoCheckpoint(why_not(names))
+        description = read_description(Path(client.hf_hub_download(repo, STATE, revision=commit, local_dir=work)))
+        for name, expected in description["files"].items():
+            if weights_only and name.startswith("resume/"):
+                continue
+            fetch_file(client, repo, commit, name, expected, work)
+    except errors.EntryNotFoundError as error:
+        raise Damaged(f"a file that {STATE} names is missing") from error
+    except (requests.RequestException, OSError) as error:
+        raise UserError(f"hf://{repo}: {explain(error, repo)}; run again to go on") from error
+    return description
+
+
+def why_not(names: list[str]) -> str:
+    """Why a repo without a state of ours is not loaded."""
+    unsafe = sorted(name for name in names if name.endswith(UNSAFE))
+    if unsafe:
+        return f"holds {unsafe[0]}, a pickle that could run code, and no {STATE}; only what this trainer uploaded loads"
+    return f"has no {STATE}"
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """``resume/state.json``, with nothing in it that leads out of the folder.
+
+    Raises:
+        Damaged: it is of another form or version.
+    """
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        if description["version"] != VERSION:
+            raise Damaged(f"{STATE} is of version {description['version']}, this trainer reads {VERSION}")
+        parse_name(description["checkpoint"])
+        for name, expected in description["files"].items():
+            if not is_needed(name) or ".." in PurePosixPath(name).parts:
+                raise Damaged(f"{STATE} names {name!r}, which is no part of a checkpoint")
+            if not {"bytes", "sha256"} <= expected.keys():
+                raise Damaged(f"{STATE} has no size and hash of {name}")
+        if not {"weights", "state"} <= description.keys():
+            raise Damaged(f"{STATE} names no weights, or holds no state")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"{STATE} is damaged ({one_line(error)})") from error
+    return description
+
+
+def fetch_file(client: HfApi, repo: str, commit: str, name: str, expected: dict[str, Any], work: Path) -> None:
+    """One file, compared with what it should be.
+
+    Raises:
+        Damaged: it is another.
+    """
+    path = Path(client.hf_hub_download(repo, name, revision=commit, local_dir=work))
+    if describe(path) != expected:
+        raise Damaged(f"{name} is not the file that was uploaded")
+
+
+def composer_weights(work: Path, description: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights under Composer's names.
+
+    Raises:
+        Damaged: one that should be there is not.
+    """
+    try:
+        found = {PREFIX + name: weight for name, weight in read_weights(work).items()}
+    except UserError as error:
+        raise Damaged(str(error)) from error
+    lost = sorted(set(description["weights"]) ^ found.keys())
+    if lost:
+        raise Damaged(f"{len(lost)} weights are missing or too many, for example {lost[0]}")
+    return found
+
+
+def write_checkpoint(work: Path, description: dict[str, Any], save_folder: Path, sharded: bool) -> Path:
+    """The ledger and, last, the checkpoint, under their own names in the save folder.
+
+    Raises:
+        Damaged: the state cannot be put together.
+    """
+    try:
+        whole = decode(description["state"], load_file(work / TENSORS))
+        whole["state"]["model"] = composer_weights(work, description)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"the state cannot be read ({one_line(error)})") from error
+    for name in description["files"]:
+        if name.startswith("resume/") and name != TENSORS:
+            target = save_folder / name.removeprefix("resume/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(work / name, target)
+    stem = description["checkpoint"].removesuffix("-rank0.pt")
+    final = save_folder / (stem if sharded else f"{stem}-rank0.pt")
+    aside = work / "whole.pt"
+    torch.save(whole, aside)
+    if sharded:
+        folder = work / "sharded"
+        torch_save_to_dcp(aside, folder)
+        aside = folder
+    else:
+        force_to_disk(aside)
+    aside.replace(final)
+    force_to_disk(save_folder)
+    return final

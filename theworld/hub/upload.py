@@ -1,0 +1,219 @@
+"""Uploads in the background: one commit a checkpoint, never in training's way.
+
+One thread and a queue of one: while an upload runs, the newest checkpoint waits, and those in between are skipped.
+A fault is tried again with growing pauses and then given up with one line; the next save tries anew, and what the
+Hub has received of a file's content already is not sent again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import threading
+import time
+from pathlib import Path
+
+from huggingface_hub import HfApi
+
+from theworld.errors import UserError
+from theworld.hub.access import explain, is_final, one_line, quiet_client, retry_after
+from theworld.hub.export import Snapshot, export
+from theworld.hub.layout import REPLACED
+
+log = logging.getLogger(__name__)
+
+WORK = ".hub"
+"""Sub-folder of the save folder for what waits and what is on its way."""
+COMMITS_AN_HOUR = 120
+"""The Hub allows 128; some are left to the user."""
+HOUR = 3600.0
+ATTEMPTS = 6
+FIRST_PAUSE = 2.0
+LONGEST_PAUSE = 900.0
+
+
+class CommitTimes:
+    """When this run has committed, over all its starts, so that it keeps to the Hub's limit."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def recent(self) -> list[float]:
+        """Times of the last hour's commits, oldest first."""
+        try:
+            times = [float(text) for text in self.path.read_text().split()]
+        except (FileNotFoundError, ValueError):
+            return []
+        return [moment for moment in times if moment > time.time() - HOUR]
+
+    def pause(self) -> float:
+        """Seconds to wait before the next commit is allowed."""
+        recent = self.recent()
+        return max(recent[-COMMITS_AN_HOUR] + HOUR - time.time(), 0.0) if len(recent) >= COMMITS_AN_HOUR else 0.0
+
+    def note(self) -> None:
+        """A commit is about to be made."""
+        self.path.write_text("\n".join(str(moment) for moment in [*self.recent(), time.time()]))
+
+
+class Uploader:
+    """Sends checkpoints to a repo, for rank 0.
+
+    Args:
+        save_folder: of the run; what is on its way is kept in ``.hub/`` below it.
+        repo: ``OWNER/NAME``, which exists.
+        run_name: for the commits' titles.
+    """
+
+    def __init__(self, save_folder: Path, repo: str, run_name: str) -> None:
+        self.save_folder = save_folder
+        self.repo = repo
+        self.run_name = run_name
+        self.work = save_folder / WORK
+        self.uploaded = last_uploaded(save_folder, repo)
+        self.fault: str | None = None
+        self._waiting: Snapshot | None = None
+        self._busy = False
+        self._change = threading.Condition()
+        self._stop = threading.Event()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Clear what a killed run left half way, and begin to listen."""
+        for path in [*self.work.glob("waiting-*"), self.work / "export"]:
+            shutil.rmtree(path, ignore_errors=True)
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.commits = CommitTimes(self.work / "commits.txt")
+        # A daemon: whatever the network does, the process can end.
+        self._thread = threading.Thread(target=self._listen, name="hub-upload", daemon=True)
+        self._thread.start()
+
+    def add(self, checkpoint: Path) -> None:
+        """Have a checkpoint uploaded, instead of one that still waits."""
+        try:
+            snapshot = Snapshot.take(self.save_folder, checkpoint, self.work / f"waiting-{checkpoint.name}")
+        except OSError as error:
+            log.warning("%s is not uploaded: %s", checkpoint, explain(error, self.repo))
+            return
+        with self._change:
+            skipped, self._waiting = self._waiting, snapshot
+            self._change.notify_all()
+        if skipped is not None and skipped.folder != snapshot.folder:
+            log.info("batch %d is not uploaded, batch %d follows it", skipped.batch, snapshot.batch)
+            shutil.rmtree(skipped.folder, ignore_errors=True)
+
+    def finish(self, seconds: float) -> bool:
+        """Wait for what is on its way, so long at the most.
+
+        Returns:
+            Whether everything has been uploaded.
+        """
+        end = time.monotonic() + seconds
+        with self._change:
+            self._closing = True
+            self._change.notify_all()
+            if self._busy or self._waiting is not None:
+                log.info("waiting up to %.0f s for the upload to %s", seconds, self.repo)
+            while (self._busy or self._waiting is not None) and time.monotonic() < end:
+                self._change.wait(min(1.0, max(end - time.monotonic(), 0.0)))
+            done = not self._busy and self._waiting is None
+        self._stop.set()
+        if not done:
+            log.warning("the upload to %s did not end in %.0f s; the next start of the run does it", self.repo, seconds)
+        return done
+
+    def _listen(self) -> None:
+        while True:
+            with self._change:
+                while self._waiting is None and not self._closing:
+                    self._change.wait()
+                snapshot, self._waiting = self._waiting, None
+                if snapshot is None:
+                    return
+                self._busy = True
+            try:
+                self._upload(snapshot)
+            finally:
+                shutil.rmtree(snapshot.folder, ignore_errors=True)
+                with self._change:
+                    self._busy = False
+                    self._change.notify_all()
+
+    def _upload(self, snapshot: Snapshot) -> None:
+        begun = time.monotonic()
+        out = self.work / "export"
+        try:
+            export(snapshot, out, self.repo)
+            url = send(quiet_client(), out, self.repo, snapshot.batch, self.run_name, self.commits, self._stop)
+        except UserError as error:
+            self._give_up(snapshot, str(error))
+        except Exception as error:  # whatever the client raises: training goes on
+            self._give_up(snapshot, explain(error, self.repo))
+        else:
+            self.fault = None
+            self.uploaded = snapshot.batch
+            note_uploaded(self.save_folder, self.repo, snapshot.batch)
+            log.info("uploaded batch %d to %s in %.0f s", snapshot.batch, url, time.monotonic() - begun)
+        finally:
+            shutil.rmtree(out, ignore_errors=True)
+
+    def _give_up(self, snapshot: Snapshot, reason: str) -> None:
+        """Say it once; the same fault at the next save is only counted."""
+        if reason != self.fault:
+            log.warning("batch %d is not uploaded: %s; the next save tries again", snapshot.batch, reason)
+        self.fault = reason
+
+
+def send(
+    client: HfApi, folder: Path, repo: str, batch: int, run_name: str, commits: CommitTimes, stop: threading.Event
+) -> str:
+    """Upload a folder as one commit, trying again after faults that may pass.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        Exception: the client's, when the Hub has refused or the attempts are used up.
+    """
+    pause = FIRST_PAUSE
+    for attempt in range(1, ATTEMPTS + 1):
+        if commits.pause():
+            log.info("%d commits in the last hour: the next waits %.0f s", COMMITS_AN_HOUR, commits.pause())
+            stop.wait(commits.pause())
+        try:
+            commits.note()
+            done = client.upload_folder(
+                repo_id=repo,
+                folder_path=folder,
+                commit_message=f"{run_name}: batch {batch}",
+                delete_patterns=REPLACED,
+            )
+            return done.commit_url
+        except Exception as error:  # requests, hub and OS errors, told apart by is_final
+            if is_final(error) or attempt == ATTEMPTS or stop.is_set():
+                raise
+            wait = min(max(retry_after(error) or 0.0, pause), LONGEST_PAUSE)
+            if attempt == 1:
+                log.warning("upload of batch %d: %s; trying again in %.0f s", batch, one_line(error), wait)
+            stop.wait(wait)
+            pause = min(2 * pause, LONGEST_PAUSE)
+    raise AssertionError("unreachable")
+
+
+def last_uploaded(save_folder: Path, repo: str) -> int:
+    """The batch of the newest checkpoint that has reached the repo from this save folder; -1 if none has."""
+    try:
+        known = json.loads((save_folder / WORK / "uploaded.json").read_text())
+        return int(known["batch"]) if known["repo"] == repo else -1
+    except (FileNotFoundError, ValueError, KeyError):
+        return -1
+
+
+def note_uploaded(save_folder: Path, repo: str, batch: int) -> None:
+    """Remember it for the next start."""
+    path = save_folder / WORK / "uploaded.json"
+    aside = path.with_suffix(".new")
+    aside.write_text(json.dumps({"repo": repo, "batch": batch}))
+    aside.replace(path)

@@ -1,0 +1,34 @@
+"""Weights in safetensors files, read from a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from theworld.errors import UserError
+from theworld.hub.layout import WEIGHTS
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All weights of ``model*.safetensors``, those included that share memory with another and were stored once.
+
+    Raises:
+        UserError: there is no such file, or it is damaged.
+    """
+    files = sorted(path for path in folder.iterdir() if WEIGHTS.fullmatch(path.name))
+    if not files:
+        raise UserError(f"{folder}: no model.safetensors")
+    weights: dict[str, Tensor] = {}
+    stored_once: dict[str, str] = {}
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                weights.update({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - no mapping
+                # As huggingface_hub notes it: the name that was left out -> the one that stands for it.
+                stored_once.update(file.metadata() or {})
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path}: cut short or no safetensors file ({str(error).splitlines()[0]})") from error
+    weights.update({name: weights[other] for name, other in stored_once.items() if other in weights})
+    return weights

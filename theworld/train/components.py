@@ -1,0 +1,99 @@
+"""What Composer's trainer is made of, built from the YAML: model, evaluation, optimizer, schedule, loggers."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from composer import Evaluator
+
+from theworld.config.schema import Config
+from theworld.data.latents.store import latent_wish
+from theworld.model.build import load_model
+from theworld.model.processing import TheWorldProcessor
+from theworld.train.composer_model import ComposerTheWorld
+from theworld.train.data import TrainData, build_data
+from theworld.train.registry import LOGGERS, OPTIMIZERS, SCHEDULERS, construct, construct_named, lookup
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def build_model(config: Config, processor: TheWorldProcessor, with_world_encoder: bool = True) -> ComposerTheWorld:
+    """The model, with the VAE unless all data has latents, frozen parts in the precision that the YAML asks for."""
+    frozen = config.model.frozen_dtype or ("bf16" if config.precision == "amp_bf16" else "fp32")
+    model = load_model(
+        config.model, seed=config.seed, with_world_encoder=with_world_encoder, frozen_dtype=DTYPES[frozen]
+    )
+    return ComposerTheWorld(model, processor)
+
+
+def build_evaluation(config: Config, processor: TheWorldProcessor, with_latents: bool = True) -> TrainData | None:
+    """The held-out data, read in the same order each time."""
+    if config.eval_loader is None:
+        return None
+    settings = replace(config.eval_loader, dataset=replace(config.eval_loader.dataset, shuffle=False))
+    wish = latent_wish(config.model, settings.dataset) if with_latents else None
+    return build_data(settings, processor, config.global_train_batch_size, config.seed, False, wish)
+
+
+def build_evaluator(config: Config, held_out: TrainData | None) -> Evaluator | None:
+    """Composer's evaluator: loss and token accuracy over the answers."""
+    if held_out is None:
+        return None
+    batches = math.ceil(held_out.dataset.snapshot.samples / config.global_train_batch_size)
+    wanted = config.eval_subset_num_batches
+    return Evaluator(
+        label="eval",
+        dataloader=held_out.spec,
+        # The loader has no length, and Composer would not start an evaluation without one.
+        subset_num_batches=batches if wanted < 0 else min(wanted, batches),
+        metric_names=["AnswerLoss", "AnswerAccuracy"],
+        device_eval_microbatch_size=config.device_train_microbatch_size,
+    )
+
+
+def build_optimizer(config: Config, model: ComposerTheWorld) -> torch.optim.Optimizer:
+    """The optimizer over what trains, and nothing else."""
+    settings = dict(config.optimizer)
+    build = lookup(OPTIMIZERS, "optimizer.name", str(settings.pop("name", "decoupled_adamw")))
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    log.info(
+        "%d parameters train, %d are frozen",
+        sum(parameter.numel() for parameter in parameters),
+        sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad),
+    )
+    return construct(build, "optimizer", settings, params=parameters)
+
+
+def build_scheduler(config: Config) -> Any:
+    """The learning-rate schedule."""
+    settings = dict(config.scheduler)
+    build = lookup(SCHEDULERS, "scheduler.name", str(settings.pop("name", "cosine_with_warmup")))
+    return construct(build, "scheduler", settings)
+
+
+def build_loggers(config: Config, save_folder: Path) -> list[Any]:
+    """Composer's loggers."""
+    return construct_named(LOGGERS, "loggers", logger_settings(config, save_folder))
+
+
+def logger_settings(config: Config, save_folder: Path) -> dict[str, Any]:
+    """The loggers' settings, so that a run that is started again goes on in the same TensorBoard folder and the same
+    W&B run; what the YAML sets itself stands."""
+    named = dict(config.loggers)
+    if named.get("tensorboard") is not None:
+        named["tensorboard"] = {"log_dir": str(save_folder / "tensorboard"), **named["tensorboard"]}
+    if named.get("wandb") is not None:
+        settings = dict(named["wandb"])
+        # W&B knows a run by its id: one that follows from where the run is saved is the same at each start.
+        same_run = hashlib.sha256(f"{config.run_name} {save_folder.absolute()}".encode()).hexdigest()[:16]
+        settings["init_kwargs"] = {"id": same_run, "resume": "allow", **(settings.get("init_kwargs") or {})}
+        named["wandb"] = {"name": config.run_name, **settings}
+    return named

@@ -1,0 +1,30 @@
+"""Things that rank 0 finds out for all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from composer.utils import dist
+
+from theworld.errors import UserError
+
+Found = TypeVar("Found")
+
+
+def from_rank_zero(find_out: Callable[[], Found]) -> Found:
+    """What ``find_out`` gives on rank 0, on all ranks; all ranks call it.
+
+    Raises:
+        UserError: on all ranks, if it raised one on rank 0.
+    """
+    found: list[Any] = [None]
+    if dist.get_global_rank() == 0:
+        try:
+            found[0] = find_out()
+        except UserError as error:
+            found[0] = error
+    dist.broadcast_object_list(found)
+    if isinstance(found[0], UserError):
+        raise found[0]
+    return found[0]  # pyright: ignore[reportReturnType]

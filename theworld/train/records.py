@@ -1,0 +1,52 @@
+"""What a run writes down about itself: the resolved configuration, the facts of each start."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from composer.utils import dist
+from omegaconf import OmegaConf
+
+from theworld.config.schema import Config
+from theworld.train.checkpoint_files import Checkpoint
+from theworld.train.data import TrainData
+
+SECRET = re.compile(r"token|secret|password|api_?key|credential", re.IGNORECASE)
+
+
+def launch_facts(config: Config, data: TrainData, resume: Checkpoint | None) -> dict[str, Any]:
+    """What ``launches.jsonl`` records of a start."""
+    return {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "resumed_from": resume.path.name if resume else None,
+        "resumed_batch": resume.batch if resume else 0,
+        "ranks": dist.get_world_size(),
+        "samples": data.dataset.snapshot.samples,
+        "fingerprint": data.dataset.snapshot.fingerprint,
+    }
+
+
+def write_config(config: Config, save_folder: Path) -> None:
+    """``config.yaml`` in the save folder: the resolved configuration, secrets left out."""
+    if dist.get_global_rank() != 0:
+        return
+    save_folder.mkdir(parents=True, exist_ok=True)
+    aside = save_folder / "config.yaml.new"
+    aside.write_text(OmegaConf.to_yaml(OmegaConf.create(without_secrets(asdict(config)))), encoding="utf-8")
+    aside.replace(save_folder / "config.yaml")
+
+
+def without_secrets(value: Any) -> Any:
+    """The same structure with the values of secret-looking keys replaced."""
+    if isinstance(value, dict):
+        return {
+            key: "<not written>" if SECRET.search(str(key)) and item is not None else without_secrets(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [without_secrets(item) for item in value]
+    return value
