@@ -41,7 +41,10 @@ class Scripted:
 
     def _serve(self) -> None:
         for answers in self.answers:
-            connection, _ = self.listener.accept()
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return  # the test is over
             asked: list[str] = []
             self.requests.append(asked)
             try:
@@ -113,6 +116,18 @@ def test_a_kept_connection_that_the_server_has_closed_is_no_fault(tmp_path: Path
     with scripted([whole(photo(0))], [whole(photo(1))]) as server:
         fetcher = make_fetcher(server.endpoint, tmp_path, retries=0)
         assert [fetcher.fetch(task).kind for task in TASKS[:2]] == [SAVED, SAVED]
+
+
+def test_an_answer_that_comes_late_is_not_taken_for_the_next(tmp_path: Path) -> None:
+    """It would have the bytes and the ETag of another image."""
+    with S3Double(objects(3)) as double:
+        fetcher = make_fetcher(double.endpoint, tmp_path, timeout=0.3, patience=0.1)
+        assert fetcher.fetch(TASKS[0]).kind == SAVED
+        double.hold(KEYS[1])
+        assert fetcher.fetch(TASKS[1]).kind == SILENT
+        double.release(KEYS[1])
+        assert fetcher.fetch(TASKS[2]).kind == SAVED
+    assert (tmp_path / TASKS[2].path).read_bytes() == photo(2)
 
 
 @pytest.mark.parametrize(
@@ -216,12 +231,13 @@ def test_certificates_are_checked(
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate)
-    with scripted(*[[whole(photo(0)), whole(photo(1))]] * 20, tls=tls) as server:
+    with scripted([whole(photo(0)), whole(photo(1))], *[[whole(photo(2))]] * 20, tls=tls) as server:
         fetcher = make_fetcher(server.endpoint, tmp_path, retries=0, patience=0.1)
-        outcomes = [fetcher.fetch(task) for task in TASKS[:2]]
+        outcomes = [fetcher.fetch(task) for task in TASKS]
     if trusted:
-        assert [outcome.kind for outcome in outcomes] == [SAVED, SAVED]
-        assert (tmp_path / TASKS[1].path).read_bytes() == photo(1)
+        assert [outcome.kind for outcome in outcomes] == [SAVED, SAVED, SAVED]
+        assert all((tmp_path / task.path).read_bytes() == photo(task.number) for task in TASKS)
+        assert len(server.requests) == 2, "kept, and a new one when the server had closed it"
     else:
         assert SAVED not in [outcome.kind for outcome in outcomes]
         assert "CERTIFICATE_VERIFY_FAILED" in outcomes[0].reason

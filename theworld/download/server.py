@@ -26,7 +26,7 @@ TRY_AGAIN_CODES = frozenset(("RequestTimeout", "SlowDown", "PermanentRedirect", 
 LONGEST_PAUSE = 30.0
 FIRST_PAUSE = 0.25
 LONGEST_RETRY_AFTER = 120.0
-AGENT = "TheWorld-download (urllib3)"
+AGENT = "TheWorld-download"
 LONGEST_REFUSAL = 4096
 MOST_UNUSUAL = 16
 """So many answers that the wire does not know, and urllib3 is asked at once: the server is always like that."""
@@ -214,7 +214,7 @@ def refusal(status: int, phrase: str, body: bytes | bytearray, retry_after: str)
     from_s3 = bool(code) and code not in TRY_AGAIN_CODES
     if status in NOT_FOUND or (400 <= status < 500 and status not in TRY_AGAIN and from_s3):
         return NotThere(status, reason)
-    seconds = min(float(retry_after), LONGEST_RETRY_AFTER) if retry_after.isdigit() else 0.0
+    seconds = min(float(retry_after), LONGEST_RETRY_AFTER) if retry_after.isdecimal() else 0.0
     return TryAgain(f"{status} {reason}", answered=True, retry_after=seconds)
 
 

@@ -16,6 +16,9 @@ from typing import NamedTuple
 HEAD = 1 << 12
 """Bytes of an answer that are read before its length is known; what they hold of the body is copied once."""
 LONGEST_HEAD = 1 << 16
+LONGEST_NUMBER = 15
+"""Digits of a Content-Length: a petabyte."""
+GONE = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 STEP = 1 << 22
 """Bytes by which the buffer grows: a photo fits, and a false length takes no memory."""
 
@@ -48,6 +51,9 @@ class Head(NamedTuple):
 class Wire:
     """A connection, opened when it is needed. For one thread.
 
+    It serves the next request only after an answer that was received to its last byte: what comes late, after a timeout
+    say, would be taken for the answer to another request, with an ETag that fits it.
+
     Args:
         address: of the bucket.
         agent: header User-Agent.
@@ -58,7 +64,8 @@ class Wire:
     def __init__(self, address: Address, agent: str, connect_timeout: float, timeout: float) -> None:
         self.address, self.connect_timeout, self.timeout = address, connect_timeout, timeout
         self.rest = f" HTTP/1.1\r\nHost: {address.name}\r\nUser-Agent: {agent}\r\nAccept-Encoding: identity\r\n\r\n"
-        self.socket: socket.socket | None = None
+        self.kept: socket.socket | None = None
+        self.busy: socket.socket | None = None
         self.body = bytearray()
         """The body of the latest answer; overwritten by the next."""
         self.begun = b""
@@ -71,20 +78,15 @@ class Wire:
             Unusual: the answer needs more than this client knows.
         """
         request = f"GET {target}{self.rest}".encode("latin-1")
-        kept = self.socket
-        if kept is not None:
+        self.close()
+        if self.kept is not None:
+            self.busy, self.kept = self.kept, None
             try:
-                kept.sendall(request)
-                return self._receive_head(kept)
-            except ConnectionError:
+                return self._exchange(self.busy, request)
+            except GONE:
                 self.close()  # the server does that to connections that were idle: not a fault
-        fresh = self._connect()
-        try:
-            fresh.sendall(request)
-            return self._receive_head(fresh)
-        except OSError:
-            self.close()
-            raise
+        self.busy = self._connect()
+        return self._exchange(self.busy, request)
 
     def _connect(self) -> socket.socket:
         address = self.address
@@ -97,10 +99,10 @@ class Wire:
         except BaseException:
             connection.close()
             raise
-        self.socket = connection
         return connection
 
-    def _receive_head(self, connection: socket.socket) -> Head:
+    def _exchange(self, connection: socket.socket, request: bytes) -> Head:
+        connection.sendall(request)
         text = b""
         while (end := text.find(b"\r\n\r\n")) < 0:
             piece = connection.recv(HEAD)
@@ -120,22 +122,23 @@ class Wire:
         for line in lines:
             name, _, value = line.partition(":")
             headers[name.strip().lower()] = value.strip()
-        if not version.startswith("HTTP/1.") or not status.isdigit() or int(status) < 200:
+        if not version.startswith("HTTP/1.") or not status.isdecimal() or int(status[:3]) < 200:
             self._unusual(first)
-        if "transfer-encoding" in headers or not headers.get("content-length", "").isdigit():
+        length = headers.get("content-length", "")
+        if "transfer-encoding" in headers or not length.isdecimal() or len(length) > LONGEST_NUMBER:
             self._unusual("a body without a stated length")
         if "location" in headers:
             self._unusual("a redirect")
         if version == "HTTP/1.0":
             headers.setdefault("connection", "close")
-        return Head(int(status), phrase, headers)
+        return Head(int(status[:3]), phrase, headers)
 
     def _unusual(self, why: str) -> None:
         self.close()
         raise Unusual(why)
 
     def receive(self, head: Head, seconds: float) -> bytearray:
-        """The body, as far as it comes; a shorter one has broken off or been too slow, and the connection is closed.
+        """The body, as far as it comes; a shorter one has broken off or been too slow.
 
         Args:
             head: of this answer.
@@ -144,34 +147,32 @@ class Wire:
         Raises:
             OSError: the connection broke or stalled.
         """
-        connection, body, length = self.socket, self.body, head.length
+        connection, body, length = self.busy, self.body, head.length
         assert connection is not None
         deadline = time.monotonic() + seconds
         got = min(len(self.begun), length)
         resize(body, min(length, STEP))
         body[:got] = self.begun[:got]
-        try:
-            while got < length:
-                if got == len(body):
-                    resize(body, min(length, got + STEP))
-                with memoryview(body) as view:
-                    count = connection.recv_into(view[got:])
-                if not count or time.monotonic() > deadline:
-                    break
-                got += count
-        except OSError:
-            self.close()
-            raise
-        if got < length or len(self.begun) > length or head.headers.get("connection", "").lower() == "close":
+        while got < length:
+            if got == len(body):
+                resize(body, min(length, got + STEP))
+            with memoryview(body) as view:
+                count = connection.recv_into(view[got:])
+            if not count or time.monotonic() > deadline:
+                break
+            got += count
+        if got == length and len(self.begun) <= length and head.headers.get("connection", "").lower() != "close":
+            self.kept, self.busy = self.busy, None
+        else:
             self.close()
             del body[got:]
         return body
 
     def close(self) -> None:
-        """What is in the way of the next answer goes with the connection."""
-        connection, self.socket = self.socket, None
-        if connection is not None:
-            connection.close()
+        """Drop the connection of an answer that was not received to its end, if there is one."""
+        busy, self.busy = self.busy, None
+        if busy is not None:
+            busy.close()
 
 
 def resize(buffer: bytearray, size: int) -> None:
