@@ -35,6 +35,8 @@ def prepare_and_train(argv: list[str], stop: StopRequest) -> int:
     check_model_config(config.model)
     # Importing composer starts torch's pool of compilers, up to 32 processes a rank, and nothing here is compiled.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    # Checkpoints go to the Hub over plain HTTP, whose time limits and faults the uploads know how to deal with.
+    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
     with stop.held_back():
         from theworld.train.run import train
 

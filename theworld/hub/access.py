@@ -109,14 +109,21 @@ def explain(error: BaseException, repo: str) -> str:
         return known.get(status) or f"the Hub answers {status}: {one_line(error)}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full ({error.strerror}): free some space in save_folder"
-    return f"the Hub does not answer ({one_line(error)})"
+    if isinstance(root_of(error), (requests.RequestException, ConnectionError, TimeoutError)):
+        return f"the Hub does not answer ({one_line(error)})"
+    return f"{type(root_of(error)).__name__}: {one_line(error)}"
+
+
+def root_of(error: BaseException) -> BaseException:
+    """What an error was raised from in the end."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def one_line(error: BaseException) -> str:
     """The first line of the root of an error, without tokens and signatures."""
-    root = error
-    while root.__cause__ is not None:
-        root = root.__cause__
+    root = root_of(error)
     text = next((line.strip() for line in str(root).splitlines() if line.strip()), type(root).__name__)
     return TOKEN.sub("<token>", SIGNED.sub(r"\1", text))[:300]
 

@@ -40,7 +40,9 @@ class NoCheckpoint(Damaged):
     """A commit that is not one of this trainer's uploads."""
 
 
-def fetch_checkpoint(place: Place, save_folder: Path, sharded: bool, may_miss: bool) -> Path | None:
+def fetch_checkpoint(
+    place: Place, save_folder: Path, sharded: bool, may_miss: bool, client: HfApi | None = None
+) -> Path | None:
     """Bring the newest whole checkpoint of a repo, with the run's ledger, into an empty save folder.
 
     Args:
@@ -48,16 +50,18 @@ def fetch_checkpoint(place: Place, save_folder: Path, sharded: bool, may_miss: b
         save_folder: of the run that goes on.
         sharded: write the folder that sharded FSDP reads, and not a file.
         may_miss: give None where the repo has nothing yet.
+        client: the Hub's; None: the usual one.
 
     Raises:
         UserError: there is none, it is not safe to load, or the Hub is out of reach.
     """
     work = save_folder / WORK / "download"
+    client = client or quiet_client()
     faults: list[Damaged] = []
     try:
-        for commit in commits_of(place, may_miss):
+        for commit in commits_of(client, place, may_miss):
             try:
-                description = download(place.repo, commit, work, weights_only=False)
+                description = download(client, place.repo, commit, work, weights_only=False)
                 checkpoint = write_checkpoint(work, description, save_folder, sharded)
             except Damaged as error:
                 faults.append(error)
@@ -81,10 +85,11 @@ def fetch_weights(place: Place, save_folder: Path) -> Path:
         UserError: there are none, they are not safe to load, or the Hub is out of reach.
     """
     work = save_folder / WORK / "download"
+    client = quiet_client()
     try:
-        for commit in commits_of(place, may_miss=False)[:1]:
+        for commit in commits_of(client, place, may_miss=False)[:1]:
             try:
-                description = download(place.repo, commit, work, weights_only=True)
+                description = download(client, place.repo, commit, work, weights_only=True)
                 record = description["state"]["state"][RECORD]
             except (Damaged, KeyError, TypeError) as error:
                 raise UserError(f"{place}: {error}") from error
@@ -96,13 +101,12 @@ def fetch_weights(place: Place, save_folder: Path) -> Path:
     raise UserError(f"{place}: the repo is empty")
 
 
-def commits_of(place: Place, may_miss: bool) -> list[str]:
+def commits_of(client: HfApi, place: Place, may_miss: bool) -> list[str]:
     """Commits to look at, newest first.
 
     Raises:
         UserError: there is no such repo or revision, or the Hub is out of reach.
     """
-    client = quiet_client()
     try:
         found = client.list_repo_commits(place.repo, revision=place.revision)
     except errors.RevisionNotFoundError as error:
@@ -117,7 +121,7 @@ def commits_of(place: Place, may_miss: bool) -> list[str]:
     return [commit.commit_id for commit in found[: 1 if place.revision else COMMITS_TRIED]]
 
 
-def download(repo: str, commit: str, work: Path, weights_only: bool) -> dict[str, Any]:
+def download(client: HfApi, repo: str, commit: str, work: Path, weights_only: bool) -> dict[str, Any]:
     """Fetch what a resume needs and compare it with the sizes and hashes that were written down.
 
     Returns:
@@ -128,7 +132,6 @@ def download(repo: str, commit: str, work: Path, weights_only: bool) -> dict[str
         UserError: the Hub broke off.
     """
     shutil.rmtree(work, ignore_errors=True)
-    client = quiet_client()
     try:
         names = client.list_repo_files(repo, revision=commit)
         if STATE not in names:
@@ -138,6 +141,9 @@ def download(repo: str, commit: str, work: Path, weights_only: bool) -> dict[str
             if weights_only and name.startswith("resume/"):
                 continue
             fetch_file(client, repo, commit, name, expected, work)
+    except errors.LocalEntryNotFoundError as error:
+        # A kind of EntryNotFoundError, but it says that the Hub did not answer.
+        raise UserError(f"hf://{repo}: {explain(error, repo)}; run again to go on") from error
     except errors.EntryNotFoundError as error:
         raise Damaged(f"a file that {STATE} names is missing") from error
     except (requests.RequestException, OSError) as error:

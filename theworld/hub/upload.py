@@ -12,6 +12,7 @@ import logging
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -64,12 +65,14 @@ class Uploader:
         save_folder: of the run; what is on its way is kept in ``.hub/`` below it.
         repo: ``OWNER/NAME``, which exists.
         run_name: for the commits' titles.
+        client: makes the Hub's client, in the thread that uploads.
     """
 
-    def __init__(self, save_folder: Path, repo: str, run_name: str) -> None:
+    def __init__(self, save_folder: Path, repo: str, run_name: str, client: Callable[[], HfApi] = quiet_client) -> None:
         self.save_folder = save_folder
         self.repo = repo
         self.run_name = run_name
+        self.client = client
         self.work = save_folder / WORK
         self.uploaded = last_uploaded(save_folder, repo)
         self.fault: str | None = None
@@ -146,7 +149,7 @@ class Uploader:
         out = self.work / "export"
         try:
             export(snapshot, out, self.repo)
-            url = send(quiet_client(), out, self.repo, snapshot.batch, self.run_name, self.commits, self._stop)
+            url = send(self.client(), out, self.repo, snapshot.batch, self.run_name, self.commits, self._stop)
         except UserError as error:
             self._give_up(snapshot, str(error))
         except Exception as error:  # whatever the client raises: training goes on

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from theworld.config.schema import MISSING, ConvertConfig
+from theworld.config.sizes import parse_bytes
 from theworld.data.entries.hub import SCHEME
 from theworld.data.latents.column import LatentColumn
 from theworld.data.shards.mds import LARGEST_SHARD, ShardFormat, compressor
 from theworld.data.shards.remote import SCHEMES
 from theworld.errors import UserError
 
-UNITS = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
 SMALLEST_SHARD = 1 << 12
 VERIFY = ("header", "decode")
 
@@ -127,11 +126,8 @@ def check_settings(config: ConvertConfig, latents: LatentColumn | None = None) -
 
 
 def parse_size(value: int | str) -> int:
-    """Bytes of 67108864, "64mb" or "0.5gb"; the units are powers of 1024, as in streaming."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(value).lower())
-    if not match or match[2] not in UNITS:
-        raise UserError(f"convert.size_limit: {value}: expected bytes, or a size like 64mb")
-    size = int(float(match[1]) * UNITS[match[2]])
+    """``convert.size_limit`` in bytes, within what MDS can hold."""
+    size = parse_bytes("convert.size_limit", value)
     if not SMALLEST_SHARD <= size <= LARGEST_SHARD:
         raise UserError(f"convert.size_limit: {value}: expected at least 4kb and less than 4gb, MDS's limit")
     return size

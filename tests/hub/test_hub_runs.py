@@ -1,0 +1,167 @@
+"""Runs that go up to the Hub and come down from it, by the real commands."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hub_double import WRITE_TOKEN, Fault, HubDouble
+from hub_run import REPO, ROOT, HubRun, holds
+
+pytestmark = pytest.mark.slow
+
+LOAD = """
+import sys, torch
+from safetensors.torch import load_file
+exec(sys.argv[1])
+weights = load_file(sys.argv[2])
+own = model.state_dict()
+assert weights and all(torch.equal(own[name], weight) for name, weight in weights.items())
+print(type(model).__name__, type(processor).__name__, model.model.world_encoder is not None)
+"""
+
+
+@pytest.fixture
+def run(hub: HubDouble, mds_sample: Path, tmp_path: Path) -> HubRun:
+    return HubRun(hub, mds_sample, tmp_path / "one")
+
+
+def test_a_run_goes_on_from_nothing_but_the_repos_name(run: HubRun, hub: HubDouble, tmp_path: Path) -> None:
+    unbroken = HubRun(hub, run.mds, tmp_path / "unbroken")
+    assert unbroken.train("scheduler.name=constant_with_warmup", repo=None) == 0, unbroken.output
+
+    assert run.train("scheduler.name=constant_with_warmup", "max_duration=4ba") == 0, run.output
+    assert run.titles() == ["smoke: batch 2", "smoke: batch 4"]
+    first_part = run.losses()
+    run.forget()
+    assert run.train("scheduler.name=constant_with_warmup") == 0, run.output
+    assert "launch 2 resumes from" in run.output
+    assert "0 steps were lost" in run.output
+    assert run.titles()[2:] == ["smoke: batch 6", "smoke: batch 7"]
+    assert {**first_part, **run.losses()} == unbroken.losses()
+    assert [launch["launch"] for launch in run.launches()] == [1, 2]
+    audit = [sys.executable, "recipes/audit.py", str(run.save_folder), str(run.mds)]
+    assert run.run(audit) == 0, run.output
+    assert "seen once          26" in run.output
+
+    run.forget()
+    assert run.train("scheduler.name=constant_with_warmup") == 0, run.output
+    assert "finished already" in run.output
+    assert len(run.titles()) == 4, "what came from the Hub is not sent back"
+    assert not any(WRITE_TOKEN in output for output in run.outputs)
+    assert not holds(run.save_folder, WRITE_TOKEN)
+    assert not any(WRITE_TOKEN.encode() in data for data in hub.repos[REPO].head.files.values())
+
+
+def test_the_lines_on_the_card_load_the_model(run: HubRun, hub: HubDouble) -> None:
+    assert run.train("max_duration=4ba") == 0, run.output
+    card = hub.repos[REPO].head.files["README.md"].decode()
+    lines = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    assert lines is not None
+    assert lines[1].count("\n") == 3
+    fingerprint = json.loads((run.save_folder / "launches.jsonl").read_text().splitlines()[0])["fingerprint"]
+    for fact in (fingerprint, "26 samples", "4 optimizer steps", "world projector", "lr: 0.003", "| torch | 2."):
+        assert fact in card, card
+    assert str(run.folder) not in card
+    weights = run.folder / "model.safetensors"
+    weights.write_bytes(hub.repos[REPO].head.files["model.safetensors"])
+    assert run.run([sys.executable, "-c", LOAD, lines[1], str(weights)]) == 0, run.output
+    assert run.output.splitlines()[0] == "TheWorldForConditionalGeneration TheWorldProcessor True"
+
+
+def test_a_stop_with_a_stalled_hub_keeps_to_its_grace_and_the_next_start_makes_up(run: HubRun, hub: HubDouble) -> None:
+    stall = Fault(f"POST /api/models/{REPO}/commit", action="stall")
+    hub.faults.append(stall)
+    trainer = run.start("preemption.grace=15", "save_interval=2ba", "max_duration=40ep")
+    run.wait_for(trainer, stall.reached.is_set)
+    batches = run.save_folder / "ledger" / "rank0.jsonl"
+    seen = batches.read_bytes().count(b"\n")
+    # Training does not wait for the network.
+    run.wait_for(trainer, lambda: batches.read_bytes().count(b"\n") > seen + 4)
+    begun = time.monotonic()
+    trainer.send_signal(signal.SIGTERM)
+    assert run.end(trainer) == 85, run.output
+    assert time.monotonic() - begun < 15
+    assert "the next start of the run does it" in run.output
+    stall.release.set()
+    saved = max(int(path.name.split("-")[1][2:]) for path in run.save_folder.glob("ep*-ba*"))
+    assert run.train(f"max_duration={saved}ba") == 0, run.output
+    assert "finished already" in run.output
+    assert run.titles()[-1] == f"smoke: batch {saved}"
+
+
+def test_a_stage_takes_the_weights_of_a_repo(run: HubRun, hub: HubDouble, tmp_path: Path) -> None:
+    assert run.train("max_duration=2ba") == 0, run.output
+    second = HubRun(hub, run.mds, tmp_path / "two")
+    stage = [f"load_path=hf://{REPO}", "load_weights_only=true", "model.freeze.language=false", "max_duration=2ba"]
+    assert second.train(*stage, repo="someone/second") == 0, second.output
+    assert second.launches()[0]["resumed_batch"] == 0
+    names = hub.repos["someone/second"].head.files
+    assert len(names["model.safetensors"]) > 10 * len(hub.repos[REPO].head.files["model.safetensors"])
+    # The whole of it, from another repo than the run's own, continued.
+    third = HubRun(hub, run.mds, tmp_path / "three")
+    whole = ["load_path=hf://someone/second", "model.freeze.language=false", "max_duration=3ba"]
+    assert third.train(*whole, repo=None) == 0, third.output
+    assert "launch 2 resumes from" in third.output
+
+
+@pytest.mark.parametrize(
+    ("settings", "token", "says"),
+    [
+        (["hub.repo_id=someone"], WRITE_TOKEN, "hub.repo_id: 'someone': expected OWNER/NAME"),
+        ([f"hub.repo_id={REPO}"], None, "hub.repo_id: no token to upload"),
+        (["load_path=hf://someone"], WRITE_TOKEN, "load_path: hf://someone: expected hf://OWNER/NAME"),
+        (["load_path=hf://someone/absent"], WRITE_TOKEN, "load_path: hf://someone/absent: the Hub has no repo"),
+        (["push_to_hub=true"], WRITE_TOKEN, "unknown key push_to_hub: set hub.repo_id"),
+    ],
+)
+def test_what_cannot_work_is_one_line_before_a_model_loads(
+    run: HubRun, settings: list[str], token: str | None, says: str
+) -> None:
+    run.token = token
+    assert run.train(*settings, repo=None) == 2
+    assert len(run.errors) == 1
+    assert says in run.errors[0]
+    assert "parameters train" not in run.output
+    assert not run.save_folder.exists() or not list(run.save_folder.glob("ep*"))
+
+
+def test_a_finished_run_is_pushed_by_hand_and_again_after_a_break(run: HubRun, hub: HubDouble) -> None:
+    assert run.train("max_duration=4ba", repo=None) == 0, run.output
+    assert not hub.repos
+    push = [sys.executable, "recipes/push.py", str(run.save_folder), REPO]
+    hub.faults.append(Fault(f"POST /api/models/{REPO}/commit", 403))
+    assert run.run(push) == 2
+    assert "may not write" in run.errors[0]
+    sent = dict(hub.uploaded_blobs)
+    assert sent
+    assert run.run(push) == 0, run.output
+    assert dict(hub.uploaded_blobs) == sent, "what the Hub has is not sent again"
+    assert run.titles() == ["smoke: batch 4"]
+    run.forget()
+    assert run.train("max_duration=6ba", repo=REPO) == 0, run.output
+    assert "after batch 4" in run.output
+    missing = [sys.executable, "recipes/push.py", str(run.folder / "nowhere"), REPO]
+    assert run.run(missing) == 2
+    assert "no such folder" in run.errors[0]
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp2 sharded"])
+def test_two_ranks_upload_once_and_resume_from_the_hub(run: HubRun, sharded: bool) -> None:
+    settings = ["parallelism_config.fsdp.state_dict_type=sharded"] if sharded else []
+    assert run.train("max_duration=4ba", *settings, ranks=2) == 0, run.output
+    assert run.titles() == ["smoke: batch 2", "smoke: batch 4"]
+    run.forget()
+    assert run.train(*settings, ranks=2) == 0, run.output
+    assert run.titles()[-1] == "smoke: batch 7"
+    audit = subprocess.run(
+        [sys.executable, "recipes/audit.py", str(run.save_folder), str(run.mds)], cwd=ROOT, check=False
+    )
+    assert audit.returncode == 0

@@ -1,0 +1,60 @@
+"""A run's newest checkpoint to the Hub, by hand."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from theworld.errors import UserError
+from theworld.hub.access import check_write_access, explain, is_unreachable, quiet_client
+from theworld.hub.export import Snapshot, export
+from theworld.hub.upload import WORK, CommitTimes, note_uploaded, send
+from theworld.train.checkpoint_files import newest_whole_checkpoint
+
+log = logging.getLogger(__name__)
+
+
+def push(save_folder: Path, repo: str, private: bool) -> bool:
+    """Upload the newest whole checkpoint of a save folder.
+
+    Returns:
+        False if the Hub is out of reach: the same call goes on later.
+
+    Raises:
+        UserError: there is no checkpoint, or the Hub refuses.
+    """
+    checkpoint = newest_whole_checkpoint(save_folder)
+    if checkpoint is None:
+        raise UserError(f"{save_folder}: no whole checkpoint in it")
+    if not check_write_access(repo, private):
+        return False
+    work = save_folder / WORK / "push"
+    try:
+        snapshot = Snapshot.take(save_folder, checkpoint.path, work / "snapshot")
+        export(snapshot, work / "export", repo)
+        commits = CommitTimes(save_folder / WORK / "commits.txt")
+        client = quiet_client()
+        url = send(client, work / "export", repo, snapshot.batch, run_name(save_folder), commits, threading.Event())
+    except UserError:
+        raise
+    except Exception as error:  # the client's, or the disk's
+        if is_unreachable(error) and not isinstance(error, (FileNotFoundError, PermissionError)):
+            log.warning("%s: %s; run again to go on", repo, explain(error, repo))
+            return False
+        raise UserError(f"{repo}: {explain(error, repo)}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    note_uploaded(save_folder, repo, snapshot.batch)
+    log.info("uploaded batch %d to %s", snapshot.batch, url)
+    return True
+
+
+def run_name(save_folder: Path) -> str:
+    """As the run's own configuration has it."""
+    path = save_folder / "config.yaml"
+    found = OmegaConf.select(OmegaConf.load(path), "run_name") if path.is_file() else None
+    return str(found or save_folder.name)
