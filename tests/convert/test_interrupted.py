@@ -55,6 +55,18 @@ def run_and_kill(raw: Raw, seconds: float, *overrides: str) -> bool:
     return False
 
 
+def test_what_a_kill_left_of_a_file_that_was_being_replaced_goes(tmp_path: Path) -> None:
+    raw = Raw(tmp_path, 4)
+    raw.add_images(1, 2, 3)
+    left = [raw.out / ".index.json.29383.tmp", raw.out / ".manifest.json.7.tmp", raw.out / STATE / ".catalog.7.tmp"]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    assert raw.run().returncode == 0
+    assert not [path for path in left if path.exists()]
+    assert len(raw.ids()) == 3
+
+
 @pytest.mark.slow
 def test_fifty_random_kills_change_nothing(tmp_path: Path) -> None:
     """Growth in two steps, with bad images and a held-out share, killed at 50 random moments."""

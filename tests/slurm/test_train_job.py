@@ -185,7 +185,8 @@ def test_node_set_down_in_the_middle(cluster: Cluster, run: Run) -> None:
     wait_until(lambda: cluster.job(run.number)["Restarts"] == "1", "the job was requeued")
     wait_until(lambda: not list(cluster.processes()), "no process of the first start")
     cluster.start_node("n2")
-    cluster.call("scontrol", "update", "nodename=n2", "state=resume")
+    # It comes back by itself when its daemon registers (ReturnToService=2).
+    wait_until(lambda: "DOWN" not in cluster.call("scontrol", "-o", "show", "node", "n2"), "the node is back")
     run.finish()
     assert run.lost_steps()[0] >= 1
     run.assert_exactly_once()

@@ -21,6 +21,7 @@ import numpy as np
 from theworld.config.schema import ConvertConfig
 from theworld.data.entries.catalog import Catalog
 from theworld.data.entries.check import id_key
+from theworld.data.entries.files import remove_temporaries
 from theworld.data.entries.images import ImageTable, positions, scan_images
 from theworld.data.entries.source import JsonSource, open_source
 from theworld.data.latents.column import LatentColumn
@@ -124,6 +125,8 @@ class Conversion:
             remote.pull()
         for data_set in (self.train, self.evaluation):
             data_set.manifest()  # a lost generation stops here, before anything is written
+        for folder in (self.train.root, self.evaluation.root, self.state):
+            remove_temporaries(folder)
         self.report.before = self.train.samples() + self.evaluation.samples()
         pending = self._find_pending()
         if pending is not None and pending.ready:
