@@ -165,10 +165,18 @@ def test_damage_or_silence_never_begins_a_run_anew(
     hub.add_commit(REPO, "batch 4", changed(uploads[4], "model.safetensors"))
     with pytest.raises(UserError, match="not the file that was uploaded"):
         fetched(client, tmp_path, may_miss=True)
+    hub.faults.append(Fault(f"GET /api/models/{REPO}/commits", 503, times=99))
+    with pytest.raises(UserError, match="nothing is begun anew"):
+        fetched(client, tmp_path, may_miss=True)
+
+
+@pytest.mark.slow
+def test_a_hub_that_falls_silent_in_the_middle_is_no_damage(
+    hub: HubDouble, client: Client, uploads: dict[int, dict[str, bytes]], tmp_path: Path
+) -> None:
+    """The client itself tries for 23 seconds, and then says much the same as of a file that is not there."""
+    hub.add_repo(REPO)
     hub.add_commit(REPO, "batch 4", uploads[4])
     hub.faults.append(Fault(f"HEAD /{REPO}/resolve/", 503, times=99))
     with pytest.raises(UserError, match="run again to go on"):
-        fetched(client, tmp_path, may_miss=True)
-    hub.faults.append(Fault(f"GET /api/models/{REPO}/commits", 503, times=99))
-    with pytest.raises(UserError, match="nothing is begun anew"):
         fetched(client, tmp_path, may_miss=True)

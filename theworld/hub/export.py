@@ -125,7 +125,7 @@ def write_resume(snapshot: Snapshot, whole: dict[str, Any], weights: list[str], 
         tree = encode(whole, tensors)
     except NotPlain as error:
         raise UserError(f"{snapshot.checkpoint}: {error}") from error
-    save_file(tensors, out / TENSORS, metadata={"format": "pt"})
+    save_file(own_memory(tensors), out / TENSORS, metadata={"format": "pt"})
     for source in [*snapshot.folder.glob("ledger/*.jsonl"), snapshot.folder / "launches.jsonl"]:
         name = f"resume/{source.relative_to(snapshot.folder).as_posix()}"
         if source.is_file() and LEDGER.fullmatch(name):
@@ -141,6 +141,18 @@ def write_resume(snapshot: Snapshot, whole: dict[str, Any], weights: list[str], 
         "state": tree,
     }
     (out / STATE).write_text(json.dumps(description), encoding="utf-8")
+
+
+def own_memory(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors; those that share memory with others, which safetensors refuses, are copied."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        shares = storage.nbytes() > tensor.nbytes or storage.data_ptr() in seen
+        seen.add(storage.data_ptr())
+        apart[name] = tensor.clone() if shares else tensor
+    return apart
 
 
 def is_needed(name: str) -> bool:

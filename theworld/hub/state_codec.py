@@ -34,8 +34,7 @@ def encode(value: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
         return plain(value)
     if isinstance(value, Tensor):
         name = f"t{len(tensors):06}"
-        # Own memory: safetensors refuses tensors that share some.
-        tensors[name] = value.detach().cpu().contiguous().clone()
+        tensors[name] = value.detach().cpu().contiguous()
         return {MARK: "tensor", "v": name}
     if isinstance(value, np.ndarray) and value.dtype.kind in NUMBERS:
         content = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
