@@ -76,6 +76,7 @@ class Uploader:
         self.work = save_folder / WORK
         self.uploaded = last_uploaded(save_folder, repo)
         self.fault: str | None = None
+        self.added = 0
         self._waiting: Snapshot | None = None
         self._busy = False
         self._change = threading.Condition()
@@ -96,14 +97,17 @@ class Uploader:
     def add(self, checkpoint: Path) -> None:
         """Have a checkpoint uploaded, instead of one that still waits."""
         try:
-            snapshot = Snapshot.take(self.save_folder, checkpoint, self.work / f"waiting-{checkpoint.name}")
+            # A folder of its own: the same checkpoint may be written again while it is on its way.
+            self.added += 1
+            folder = self.work / f"waiting-{self.added}-{checkpoint.name}"
+            snapshot = Snapshot.take(self.save_folder, checkpoint, folder)
         except OSError as error:
             log.warning("%s is not uploaded: %s", checkpoint, explain(error, self.repo))
             return
         with self._change:
             skipped, self._waiting = self._waiting, snapshot
             self._change.notify_all()
-        if skipped is not None and skipped.folder != snapshot.folder:
+        if skipped is not None:
             log.info("batch %d is not uploaded, batch %d follows it", skipped.batch, snapshot.batch)
             shutil.rmtree(skipped.folder, ignore_errors=True)
 
@@ -197,7 +201,7 @@ def send(
         except Exception as error:  # requests, hub and OS errors, told apart by is_final
             if is_final(error) or attempt == ATTEMPTS or stop.is_set():
                 raise
-            wait = min(max(retry_after(error) or 0.0, pause), LONGEST_PAUSE)
+            wait = max(min(retry_after(error) or 0.0, HOUR), pause)
             if attempt == 1:
                 log.warning("upload of batch %d: %s; trying again in %.0f s", batch, one_line(error), wait)
             stop.wait(wait)
