@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -104,6 +105,24 @@ def test_a_stop_with_a_stalled_hub_keeps_to_its_grace_and_the_next_start_makes_u
     assert run.train(f"max_duration={saved}ba") == 0, run.output
     assert "finished already" in run.output
     assert run.titles()[-1] == f"smoke: batch {saved}"
+
+
+def test_killed_during_an_upload_the_repo_holds_the_checkpoint_before(run: HubRun, hub: HubDouble) -> None:
+    trainer = run.start("max_duration=40ep")
+    run.wait_for(trainer, lambda: REPO in hub.repos and run.titles())
+    stall = Fault(f"POST /api/models/{REPO}/commit", action="stall")
+    with hub.lock:
+        hub.faults.append(stall)
+    run.wait_for(trainer, stall.reached.is_set)
+    before = hub.repos[REPO].head
+    os.killpg(trainer.pid, signal.SIGKILL)
+    assert run.end(trainer) == -signal.SIGKILL
+    assert hub.repos[REPO].head is before
+    assert not holds(run.folder, WRITE_TOKEN)
+    run.forget()
+    batch = int(before.title.rpartition(" ")[2])
+    assert run.train(f"max_duration={batch + 1}ba") == 0, run.output
+    assert f"-ba{batch}-rank0.pt after batch {batch};" in run.output
 
 
 def test_a_stage_takes_the_weights_of_a_repo(run: HubRun, hub: HubDouble, folder: Path) -> None:
