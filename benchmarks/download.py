@@ -1,6 +1,6 @@
 """The downloader against the official one's way, from a local double of S3 with some latency:
 
-    python benchmarks/download.py [--images 6000] [--latency 0.02]
+    python benchmarks/download.py [--images 3000] [--latency 0.02]
 
 The official downloader of OpenImages is a pool of five threads that call boto3's ``download_file``; here it runs with
 five, and with ten. All take the same objects, photos of about 300 kB, from one server process on this machine
@@ -166,7 +166,7 @@ def print_table(times: dict[str, list[Figures]], images: int, size: int, latency
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=6000)
+    parser.add_argument("--images", type=int, default=3000)
     parser.add_argument("--latency", type=float, default=0.02, help="seconds before each answer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=64)

@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import urllib3
 
@@ -115,19 +115,17 @@ class Fetcher:
                 continue
             return self.save(task, data)
 
-    def _download(self, key: str, digest_before: str) -> bytes | bytearray:
+    def _download(self, key: str, digest_before: str) -> bytes:
         """The object's bytes, checked in length, hash and form.
 
         Args:
             key: of the object.
             digest_before: hash of what the last attempt gave, if that did not fit the ETag.
-
-        Returns:
-            Them, in a buffer that the calling thread's next download overwrites.
         """
-        data, etag = read_object(self.server, key)
+        response = self.server.open(key)
+        data = read_body(response, self.server.timeout)
         digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        stated = HASH.fullmatch(etag)
+        stated = HASH.fullmatch(response.headers.get("ETag", ""))
         confirmed = stated is not None and stated[1] == digest
         if stated is not None and not confirmed and self.server.etags_are_hashes:
             if digest != digest_before:
@@ -136,14 +134,14 @@ class Fetcher:
             self.server.etags_are_hashes = False
             log.warning("the ETags of %s are no hashes: lengths and image ends are checked only", self.server.base)
         try:
-            check_image(cast(bytes, data), ".jpg")
+            check_image(data, ".jpg")
         except BadImage as bad:
             if confirmed:
                 raise NotThere(200, f"{bad.reason} on the server") from bad
             raise TryAgain(f"{bad.reason}: {bad.detail}", answered=True) from bad
         return data
 
-    def save(self, task: Task, data: bytes | bytearray) -> Outcome:
+    def save(self, task: Task, data: bytes) -> Outcome:
         """Write the file aside and rename it; a kill leaves nothing or all of it."""
         aside = os.path.join(self.settings.temporary, f"{os.getpid()}-{threading.get_ident()}")
         path = os.path.join(self.settings.target, task.path)
@@ -172,34 +170,6 @@ def remove(path: str) -> None:
         os.unlink(path)
     except OSError:
         log.debug("%s: cannot be removed; the next run does", path)
-
-
-def read_object(server: Server, key: str) -> tuple[bytes | bytearray, str]:
-    """An object's bytes, of the stated length, and its ETag or "".
-
-    Raises:
-        NotThere: refused for good.
-        TryAgain: no answer, or one that may change, broke off, or came too slowly.
-    """
-    wire = server.wire()
-    head = server.ask(wire, key) if wire is not None else None
-    if wire is None or head is None:
-        response = server.open(key)
-        return read_body(response, server.timeout), response.headers.get("ETag", "")
-    if head.length > LARGEST:
-        wire.close()
-        raise NotThere(200, f"{head.length:,} bytes are no image")
-    seconds = 2 * server.timeout + head.length / SLOWEST
-    began = time.monotonic()
-    try:
-        data = wire.receive(head, seconds)
-    except OSError as error:
-        raise TryAgain(describe(error), answered=True) from error
-    if len(data) == head.length:
-        return data, head.headers.get("etag", "")
-    if time.monotonic() - began > seconds:
-        raise TryAgain(f"only {len(data):,} bytes in {seconds:.0f} s", answered=True)
-    raise TryAgain(f"{len(data):,} of {head.length:,} bytes", answered=True)
 
 
 def read_body(response: urllib3.BaseHTTPResponse, timeout: float) -> bytes:

@@ -1,13 +1,11 @@
 """The bucket over plain HTTPS: an unsigned GET needs no AWS client, and none of its settings can interfere.
 
 What boto3 adds for a signed API costs several times the processor time of the request itself
-(``benchmarks/download.py`` has the figures). Whole objects are asked for over :mod:`theworld.download.wire`; through a
-proxy, after a redirect, and for parts of an object it is urllib3, as with boto3.
+(``benchmarks/download.py`` has the figures); the connections, TLS and proxies are urllib3's, as they are boto3's.
 """
 
 from __future__ import annotations
 
-import ssl
 import threading
 import time
 import urllib.parse
@@ -17,8 +15,6 @@ from typing import Any
 import urllib3
 from urllib3.util import Retry, Timeout
 
-from theworld.download.wire import Address, Head, Unusual, Wire
-
 CONNECT_TIMEOUT = 10.0
 NOT_FOUND = frozenset((404, 410))
 TRY_AGAIN = frozenset((407, 408, 425, 429))
@@ -26,10 +22,7 @@ TRY_AGAIN_CODES = frozenset(("RequestTimeout", "SlowDown", "PermanentRedirect", 
 LONGEST_PAUSE = 30.0
 FIRST_PAUSE = 0.25
 LONGEST_RETRY_AFTER = 120.0
-AGENT = "TheWorld-download"
-LONGEST_REFUSAL = 4096
-MOST_UNUSUAL = 16
-"""So many answers that the wire does not know, and urllib3 is asked at once: the server is always like that."""
+AGENT = "TheWorld-download (urllib3)"
 
 
 class NotThere(Exception):
@@ -69,9 +62,6 @@ class Server:
         self.last_answer = 0.0
         self.etags_are_hashes = True
         self.stopping = threading.Event()
-        self.address: Address | None = None
-        self.unusual = 0
-        self.own = threading.local()
         address = urllib.parse.urlsplit(base)
         settings: dict[str, Any] = {
             "maxsize": connections,
@@ -90,8 +80,6 @@ class Server:
             )
         else:
             self.pool = urllib3.PoolManager(**settings)
-            self.address = direct_address(address)
-        self.path = urllib.parse.quote(address.path, safe="/%")
 
     def url(self, key: str) -> str:
         return f"{self.base}/{urllib.parse.quote(key)}"
@@ -120,55 +108,23 @@ class Server:
         self.last_answer = time.monotonic()
         if response.status == (206 if start else 200):
             return response
+        self._raise_status(response)
+        raise AssertionError
+
+    def _raise_status(self, response: urllib3.BaseHTTPResponse) -> None:
+        status = response.status
         try:
-            text = response.read(LONGEST_REFUSAL, decode_content=False)
+            text = response.read(4096, decode_content=False).decode("utf-8", "replace")
         except (urllib3.exceptions.HTTPError, OSError):
-            text = b""
+            text = ""
         response.close()
-        raise refusal(response.status, response.reason or "", text, response.headers.get("Retry-After", ""))
-
-    def wire(self) -> Wire | None:
-        """The calling thread's own connection; None if urllib3 is to be asked."""
-        if self.address is None or self.unusual >= MOST_UNUSUAL:
-            return None
-        wire: Wire | None = getattr(self.own, "wire", None)
-        if wire is None:
-            wire = self.own.wire = Wire(self.address, AGENT, min(CONNECT_TIMEOUT, self.timeout), self.timeout)
-        return wire
-
-    def ask(self, wire: Wire, key: str) -> Head | None:
-        """The answer to a GET over the calling thread's connection, its body not received.
-
-        Args:
-            wire: the connection.
-            key: of the object.
-
-        Returns:
-            None if urllib3 has to be asked.
-
-        Raises:
-            NotThere: refused for good.
-            TryAgain: no answer, or one that may change.
-        """
-        try:
-            head = wire.ask(f"{self.path}/{urllib.parse.quote(key)}")
-        except Unusual:
-            self.unusual += 1
-            return None
-        except (OSError, UnicodeError) as error:
-            raise TryAgain(describe(error), answered=False) from error
-        self.last_answer = time.monotonic()
-        if head.status == 200:
-            return head
-        text = bytearray()
-        try:
-            if head.length <= LONGEST_REFUSAL:  # else it costs more than a new connection
-                text = wire.receive(head, self.timeout)
-            else:
-                wire.close()
-        except OSError:
-            pass  # the status alone decides
-        raise refusal(head.status, head.phrase, text, head.headers.get("retry-after", ""))
+        code = text.partition("<Code>")[2].partition("</Code>")[0].strip()
+        reason = code or response.reason or "refused"
+        # A refusal that does not come from an S3 (a proxy's, a firewall's) says nothing about the image.
+        from_s3 = bool(code) and code not in TRY_AGAIN_CODES
+        if status in NOT_FOUND or (400 <= status < 500 and status not in TRY_AGAIN and from_s3):
+            raise NotThere(status, reason)
+        raise TryAgain(f"{status} {reason}", answered=True, retry_after=retry_after(response))
 
     def pause(self, attempt: int, jitter: float, retry_after: float) -> bool:
         """Wait before the next attempt (0, 1, ...); whether the download is being stopped."""
@@ -188,34 +144,10 @@ def proxy_credentials(proxy: str) -> dict[str, str] | None:
     return urllib3.make_headers(proxy_basic_auth=login)
 
 
-def direct_address(base: urllib.parse.SplitResult) -> Address | None:
-    """Where a :class:`Wire` connects to; None for an address that has more than a host, a port and a path."""
-    if not base.hostname or base.username or base.query or not base.netloc.isascii():
-        return None
-    secure = base.scheme == "https"
-    # The certificates that urllib3 trusts by itself, those of the system.
-    tls = ssl.create_default_context() if secure else None
-    return Address(base.hostname, base.port or (443 if secure else 80), base.netloc, tls)
-
-
-def refusal(status: int, phrase: str, body: bytes | bytearray, retry_after: str) -> NotThere | TryAgain:
-    """What an answer that is not the object means.
-
-    Args:
-        status: of the answer.
-        phrase: in words.
-        body: its first bytes.
-        retry_after: that header, or "".
-    """
-    text = body.decode("utf-8", "replace")
-    code = text.partition("<Code>")[2].partition("</Code>")[0].strip()
-    reason = code or phrase or "refused"
-    # A refusal that does not come from an S3 (a proxy's, a firewall's) says nothing about the image.
-    from_s3 = bool(code) and code not in TRY_AGAIN_CODES
-    if status in NOT_FOUND or (400 <= status < 500 and status not in TRY_AGAIN and from_s3):
-        return NotThere(status, reason)
-    seconds = min(float(retry_after), LONGEST_RETRY_AFTER) if retry_after.isdecimal() else 0.0
-    return TryAgain(f"{status} {reason}", answered=True, retry_after=seconds)
+def retry_after(response: urllib3.BaseHTTPResponse) -> float:
+    """Seconds of the header Retry-After, if it has that form."""
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), LONGEST_RETRY_AFTER) if text.isdigit() else 0.0
 
 
 def describe(error: BaseException) -> str:
