@@ -140,7 +140,7 @@ def load_model(
     config = build_config(cfg, gemma, vae)
     config.with_world_encoder = False  # Gemma's file has none; it is attached below
     try:
-        with _errors_only():  # it warns of the projector's missing weights, which are drawn below
+        with errors_only():  # it warns of the projector's missing weights, which are drawn below
             model = TheWorldForConditionalGeneration.from_pretrained(
                 gemma.folder,
                 config=config,
@@ -251,7 +251,7 @@ def apply_freezing(model: TheWorldForConditionalGeneration, freeze: FreezeConfig
 
 
 @contextmanager
-def _errors_only() -> Iterator[None]:
+def errors_only() -> Iterator[None]:
     """transformers' log without its warnings."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()

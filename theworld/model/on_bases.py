@@ -64,13 +64,14 @@ def load_on_bases(cls: Any, source: str, config: TheWorldConfig, revision: str |
         UserError: a base is missing or another one, or a weight is missing, unexpected or of another shape.
     """
     from theworld.hub.weights import read_weights
-    from theworld.model.build import attach_world_encoder
+    from theworld.model.build import attach_world_encoder, errors_only
 
     weights = read_weights(local_folder(source, revision))
     gemma, vae = resolve_bases(config)
     config.partial_weights = False
     config.with_world_encoder = False
-    model = cls.from_pretrained(gemma.folder, config=config, may_miss="model.world_projector.", **settings)
+    with errors_only():  # it warns of the projector's missing weights, which come next
+        model = cls.from_pretrained(gemma.folder, config=config, may_miss="model.world_projector.", **settings)
     if vae is not None:
         attach_world_encoder(model, vae, next(model.parameters()).dtype)
     put_over(model, weights, source)
