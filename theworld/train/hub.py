@@ -102,7 +102,6 @@ class CheckpointUploads:
 
     def __init__(self, config: Config, save_folder: Path) -> None:
         self.every = config.hub.every
-        self.wait = config.hub.wait
         self.saves = 0
         self.newest: Path | None = None
         self.added: Path | None = None
@@ -128,15 +127,15 @@ class CheckpointUploads:
             self.uploader.add(checkpoint)
             self.added = checkpoint
 
-    def finish(self, seconds: float | None = None) -> None:
+    def finish(self, seconds: float) -> None:
         """Wait for the last upload; all ranks call it, so that none leaves and takes rank 0 with it.
 
         Args:
-            seconds: at the most; None: ``hub.wait``.
+            seconds: at the most.
         """
         if self.uploader is not None:
             if self.newest is not None and self.newest != self.added:
                 self._add(self.newest)
-            self.uploader.finish(self.wait if seconds is None else seconds)
+            self.uploader.finish(seconds)
             shutil.rmtree(self.uploader.save_folder / WORK / "download", ignore_errors=True)
         dist.barrier()

@@ -136,7 +136,7 @@ def fit(run: Run) -> int:
             save_folder,
         )
         trainer.close()
-        uploads.finish()
+        uploads.finish(min(run.config.hub.wait, stop.seconds_of_job))
         return 0
     if any_rank_wants_to_stop(stop):
         log.info("stopped before the first batch: %s", stop.reason or "another rank's wish")
@@ -153,7 +153,7 @@ def fit(run: Run) -> int:
         log.info("stopped and saved after batch %d; the same command goes on from there", batches)
         uploads.finish(stop.seconds_left)
         return EXIT_REQUEUE
-    uploads.finish()
+    uploads.finish(min(run.config.hub.wait, stop.seconds_of_job))
     log.info("done: %d batches, checkpoints in %s", batches, save_folder)
     return 0
 

@@ -6,6 +6,7 @@ place before the heavy imports begin, since a job may be preempted during them.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -111,6 +112,13 @@ class StopRequest:
         if self.reason is None and self.stop_at is not None and time.time() >= self.stop_at:
             self._remember("the job's time is nearly over")
         return self.reason is not None
+
+    @property
+    def seconds_of_job(self) -> float:
+        """What is left of the job's time, some seconds for leaving taken off; endless if it has no limit."""
+        if self.stop_at is None:
+            return math.inf
+        return max(self.stop_at + self.grace - time.time() - LEAVING_SECONDS, 0.0)
 
     @property
     def seconds_left(self) -> float:
