@@ -35,8 +35,8 @@ from theworld.data.entries.catalog import Catalog
 from theworld.data.entries.images import scan_images
 from theworld.data.entries.source import open_source
 from theworld.data.shards.mds import COLUMNS, ShardFormat
-from theworld.data.shards.plan import plan_shards
-from theworld.data.shards.write import ShardWriter
+from theworld.data.shards.shard_plan import plan_shards
+from theworld.data.shards.write_shard import ShardWriter
 from theworld.synthetic import generate
 
 RENDERED = 400

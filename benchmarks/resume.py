@@ -27,10 +27,10 @@ from PIL import Image
 from streaming import LocalDataset, MDSWriter
 from torch.utils.data import DataLoader, Dataset
 
-from theworld.data.batches.encode import EncodedSample
 from theworld.data.batches.loader import PassLoader
 from theworld.data.batches.order import Shuffle
 from theworld.data.batches.passes import PassDataset, Source
+from theworld.data.batches.sample_encoder import EncodedSample
 
 BATCH = 256
 PLACES = (0.01, 0.99)

@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
         print(__doc__)
         return EXIT_DONE
     config = load_config(argv)
-    from theworld.data.latents.add import add_latents
+    from theworld.data.shards.add_latents import add_latents
 
     added = add_latents(config)
     print(

@@ -13,7 +13,7 @@ import sys
 
 from theworld import cli
 from theworld.config.load import load_config
-from theworld.download.run import download
+from theworld.download.start import download
 from theworld.errors import EXIT_DONE, EXIT_RUN_AGAIN, UserError
 
 

@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from theworld import cli
+from theworld.checkpoint.on_disk import newest_whole_checkpoint
 from theworld.errors import UserError
-from theworld.train.checkpoint_files import newest_whole_checkpoint
 
 SAMPLES = 96
 BATCHES_BEFORE_KILL = 6

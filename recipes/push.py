@@ -15,8 +15,8 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 
 from theworld import cli
+from theworld.config.hub_url import REPO
 from theworld.errors import EXIT_DONE, EXIT_RUN_AGAIN, UserError
-from theworld.hub.layout import REPO
 
 
 def main(argv: list[str]) -> int:

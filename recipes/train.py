@@ -9,10 +9,10 @@ import os
 import sys
 
 from theworld import cli
-from theworld.config.check import check_training
 from theworld.config.load import load_config
-from theworld.model.check import check_model_config
-from theworld.train.signals import StopRequest
+from theworld.model.check_model import check_model_config
+from theworld.signals import StopRequest
+from theworld.train.check_training import check_training
 
 
 def main(argv: list[str]) -> int:

@@ -17,3 +17,8 @@ class UserError(Exception):
     Commands print it without a traceback and leave with :data:`EXIT_BAD_INPUT`
     (see :func:`theworld.cli.run`).
     """
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that says anything; its class where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from raw_folder import entry, name
 
-from theworld.data.entries.check import BadEntry, check_entry, image_id
+from theworld.data.entries.check_entry import BadEntry, check_entry, image_id
 
 TURNS = entry(2)["conversations"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from raw_folder import Raw
 
-from theworld.data.shards.report import Progress
+from theworld.data.shards.convert_report import ConvertProgress
 
 
 def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
@@ -51,9 +51,9 @@ def test_no_bar_in_a_log(tmp_path: Path) -> None:
 
 def test_lines_in_a_log_tell_rate_and_time_left(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    progress = Progress(4000, line_every=0.0)
+    progress = ConvertProgress(4000, line_every=0.0)
     progress.read(3_000_000_000)
-    progress.add(1000, 300_000_000)
+    progress.wrote(1000, 300_000_000)
     progress.tick()
     progress.close()
     line = caplog.messages[-1]
@@ -64,9 +64,9 @@ def test_lines_in_a_log_tell_rate_and_time_left(caplog: pytest.LogCaptureFixture
 
 def test_lines_come_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    progress = Progress(4000)
+    progress = ConvertProgress(4000)
     for _ in range(100):
-        progress.add(10, 3_000_000)
+        progress.wrote(10, 3_000_000)
         progress.tick()
     progress.close()
     assert caplog.messages == []

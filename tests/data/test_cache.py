@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pass_data import open_data, read_pass, smoke_on
 
-from theworld.data.batches.space import make_room
+from theworld.data.cache.space import make_room
 from theworld.data.shards.convert import convert
 from theworld.errors import UserError
 from theworld.train.data import RankCache, check_ranks

@@ -13,9 +13,10 @@ from PIL import Image
 
 from theworld.config.schema import ModelConfig, ProjectorConfig
 from theworld.data.batches.collate import FILLER, Collator, samples_in_batch, tokens_in_batch
-from theworld.data.batches.encode import IGNORE, EncodedSample, SampleEncoder
+from theworld.data.batches.sample_encoder import EncodedSample, SampleEncoder
 from theworld.data.samples import decode_sample
 from theworld.errors import UserError
+from theworld.labels import IGNORE
 from theworld.model.build import load_processor
 from theworld.model.processing import TheWorldProcessor
 

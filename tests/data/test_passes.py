@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import smoke_config
 from theworld.config.schema import Config
-from theworld.data.batches.snapshot import read_snapshot
+from theworld.data.cache.snapshot import read_snapshot
 from theworld.data.shards.convert import convert
 from theworld.errors import UserError
 from theworld.model.build import load_processor

@@ -15,9 +15,9 @@ from PIL import Image
 from s3_double import S3Double
 
 from theworld.config.schema import ConvertConfig
+from theworld.download.download_settings import Settings, base_address
 from theworld.download.fetch import Fetcher, FetchSettings
 from theworld.download.server import Server
-from theworld.download.settings import Settings, base_address
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,7 +14,7 @@ from PIL import Image
 from s3_double import Fault, S3Double
 
 from theworld.data.shards.convert import convert
-from theworld.download.run import run
+from theworld.download.start import run
 from theworld.errors import UserError
 
 COUNT = 40

@@ -13,8 +13,8 @@ import pytest
 from bucket import Place, expected, image_id, objects, photo
 from s3_double import Fault, S3Double
 
-from theworld.download.report import Report
-from theworld.download.run import run
+from theworld.download.download_report import Report
+from theworld.download.start import run
 
 GROUP = 12
 COUNT = 10 * 16

@@ -12,7 +12,7 @@ from s3_double import S3Double
 
 from theworld.data.shards.dataset import DataSet, generation_ids
 from theworld.data.shards.verify import verify
-from theworld.download.run import run
+from theworld.download.start import run
 from theworld.errors import UserError
 
 COUNT = 40

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from theworld.train.checkpoint_files import is_whole, newest_whole_checkpoint
-from theworld.train.checkpoints import point_latest
+from theworld.checkpoint.on_disk import is_whole, newest_whole_checkpoint
+from theworld.checkpoint.saver import point_latest
 
 
 def write(folder: Path, batch: int, epoch: int = 0) -> Path:

@@ -13,9 +13,9 @@ from hub_double import Fault, HubDouble
 from hub_run import REPO
 from huggingface_hub import HfApi
 
+from theworld.config.hub_url import Place
 from theworld.errors import UserError
 from theworld.hub.export import Snapshot, export
-from theworld.hub.layout import Place
 from theworld.hub.resume import fetch_checkpoint
 from theworld.hub.state_codec import same
 

@@ -14,9 +14,9 @@ from streaming import StreamingDataset
 
 from tests.conftest import smoke_config
 from theworld.config.schema import Config
-from theworld.data.latents.add import FRAGMENTS, add_latents
-from theworld.data.latents.encode import from_bytes
-from theworld.data.latents.store import latent_wish
+from theworld.data.cache.latent_store import latent_wish
+from theworld.data.latents.latent_encoder import from_bytes
+from theworld.data.shards.add_latents import FRAGMENTS, add_latents
 from theworld.data.shards.convert import convert
 from theworld.errors import UserError
 from theworld.model.build import load_processor

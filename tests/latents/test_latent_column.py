@@ -11,10 +11,10 @@ from streaming import StreamingDataset
 
 from tests.conftest import smoke_config
 from theworld.config.schema import Config
-from theworld.data.latents.add import add_latents
+from theworld.data.cache.latent_store import latent_wish
 from theworld.data.latents.column import latent_column
-from theworld.data.latents.encode import from_bytes
-from theworld.data.latents.store import latent_wish
+from theworld.data.latents.latent_encoder import from_bytes
+from theworld.data.shards.add_latents import add_latents
 from theworld.data.shards.convert import convert
 from theworld.data.shards.verify import verify
 from theworld.errors import UserError

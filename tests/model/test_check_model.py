@@ -9,7 +9,7 @@ import pytest
 
 from theworld.config.schema import FreezeConfig, ProjectorConfig
 from theworld.errors import UserError
-from theworld.model.check import check_model_config, count_world_tokens
+from theworld.model.check_model import check_model_config, count_world_tokens
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_token_counts_of_the_released_model(mode, patch, tokens):
 
 def test_checking_imports_neither_torch_nor_transformers():
     code = (
-        "import sys, theworld.model.check, theworld.model.base\n"
+        "import sys, theworld.model.check_model, theworld.model.base\n"
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,8 +13,8 @@ import torch
 from tests.conftest import smoke_config
 from theworld.config.schema import Config, FreezeConfig
 from theworld.data.batches.collate import Collator, samples_in_batch, tokens_in_batch
-from theworld.data.batches.encode import SampleEncoder
 from theworld.data.batches.microbatches import PER_TOKEN, padding_in, split_by_length
+from theworld.data.batches.sample_encoder import SampleEncoder
 from theworld.data.samples import decode_sample
 from theworld.model import load_model
 from theworld.train.run import train

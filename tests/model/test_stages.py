@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import smoke_config
+from theworld.checkpoint.on_disk import newest_whole_checkpoint
+from theworld.checkpoint.weights import RECORD, pin_bases, read_saved_weights
 from theworld.config.schema import Config
 from theworld.errors import UserError
 from theworld.model import load_model
 from theworld.model.tiny import tiny_folder
-from theworld.train.checkpoint_files import newest_whole_checkpoint
 from theworld.train.run import train
-from theworld.train.weights import RECORD, pin_bases, read_saved_weights
 
 PROJECTOR, VISION, LANGUAGE = ".world_projector.", ("vision_tower", "multi_modal_projector"), "language_model"
 FROZEN = ("model.freeze.vision=true", "model.freeze.language=true", "model.freeze.vae=true")

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
+from theworld.checkpoint.weights import read_saved_weights
 from theworld.config.schema import Config
 from theworld.errors import UserError
 from theworld.model import load_model
 from theworld.train.parallelism import prepare_parallelism
-from theworld.train.weights import read_saved_weights
 
 ROOT = Path(__file__).parents[2]
 COMPOSER = str(Path(sys.executable).with_name("composer"))

@@ -9,8 +9,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
 from theworld.model.base import resolve_vae
-from theworld.model.build import read_vae_config
-from theworld.model.world_encoder import WorldEncoder
+from theworld.model.world_encoder import WorldEncoder, read_vae_config
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.conftest import smoke_config
 from theworld.config.schema import Config
 from theworld.data.batches.collate import Collator
-from theworld.data.batches.encode import SampleEncoder
+from theworld.data.batches.sample_encoder import SampleEncoder
 from theworld.data.samples import decode_sample
 from theworld.data.shards.convert import convert
 from theworld.errors import UserError

@@ -19,7 +19,7 @@ from tests.conftest import SMOKE_YAML
 from tests.slurm.cluster import wait_until
 from theworld.config.load import load_config
 from theworld.errors import UserError
-from theworld.train.signals import END_VARIABLE, StopRequest
+from theworld.signals import END_VARIABLE, StopRequest
 
 ROOT = Path(__file__).parents[2]
 COMPOSER = str(Path(sys.executable).with_name("composer"))
@@ -158,7 +158,7 @@ def mapped(process: psutil.Process) -> str:
 
 HELD_BACK = """
 import os, signal, sys
-from theworld.train.signals import StopRequest
+from theworld.signals import StopRequest
 
 stop = StopRequest(["SIGUSR2"])
 stop.install()
@@ -202,7 +202,7 @@ def test_unknown_signal_names_the_key(name: str) -> None:
 
 
 def test_the_same_run_in_the_loggers_at_each_start(tmp_path: Path) -> None:
-    from theworld.train.components import logger_settings
+    from theworld.train.builders import logger_settings
 
     def settings(folder: Path, *overrides: str) -> dict[str, Any]:
         return logger_settings(load_config([SMOKE_YAML, "loggers.wandb.project=spatial", *overrides]), folder)

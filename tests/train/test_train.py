@@ -11,9 +11,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import smoke_config
+from theworld.checkpoint.on_disk import newest_whole_checkpoint
 from theworld.config.schema import Config
 from theworld.model.build import load_model
-from theworld.train.checkpoint_files import newest_whole_checkpoint
 from theworld.train.run import train
 
 SETTINGS = ("global_train_batch_size=4", "device_train_microbatch_size=2", "train_loader.num_workers=0")

@@ -15,9 +15,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from theworld.config.legacy_keys import SEED_KEYS
 from theworld.config.schema import Config
-from theworld.config.seed_keys import SEED_KEYS
-from theworld.errors import UserError
+from theworld.errors import UserError, first_line
 
 DEFAULT_YAML = "yamls/spatial.yaml"
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -62,7 +62,7 @@ def load_config(argv: Sequence[str]) -> Config:
         try:
             parsed = OmegaConf.from_dotlist([override])
         except (OmegaConfBaseException, yaml.YAMLError) as error:
-            raise UserError(f"{override}: cannot read the value of {key}: {one_line(error)}") from error
+            raise UserError(f"{override}: cannot read the value of {key}: {with_place(error)}") from error
         if not key or not isinstance(parsed, DictConfig):
             raise UserError(f"{override}: expected key=value")
         config = merge_known(config, parsed, "command line")
@@ -70,7 +70,7 @@ def load_config(argv: Sequence[str]) -> Config:
         OmegaConf.resolve(config)
         loaded = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
-        raise UserError(f"{path}: {error_key(error)}{one_line(error)}") from error
+        raise UserError(f"{path}: {error_key(error)}{with_place(error)}") from error
     assert isinstance(loaded, Config)
     return loaded
 
@@ -86,7 +86,7 @@ def read_yaml(path: str) -> DictConfig:
     try:
         content = OmegaConf.load(file)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML: {one_line(error)}") from error
+        raise UserError(f"{path}: not readable as YAML: {with_place(error)}") from error
     if not isinstance(content, DictConfig):
         raise UserError(f"{path}: expected keys with values at the top level")
     return content
@@ -99,7 +99,7 @@ def merge_known(config: DictConfig, update: DictConfig, where: str) -> DictConfi
     except ConfigKeyError as error:
         raise UserError(f"{where}: {unknown_key(str(error.full_key))}") from error
     except OmegaConfBaseException as error:
-        raise UserError(f"{where}: {error_key(error)}{one_line(error)}") from error
+        raise UserError(f"{where}: {error_key(error)}{with_place(error)}") from error
     assert isinstance(merged, DictConfig)
     return merged
 
@@ -121,10 +121,9 @@ def error_key(error: OmegaConfBaseException) -> str:
     return f"{error.full_key}: " if error.full_key else ""
 
 
-def one_line(error: Exception) -> str:
+def with_place(error: Exception) -> str:
     """The first line of OmegaConf's or YAML's message, with the place if YAML gives one."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
+    text = first_line(error)
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
         text = f"{getattr(error, 'problem', text)} (line {mark.line + 1}, column {mark.column + 1})"

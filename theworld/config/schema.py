@@ -1,7 +1,7 @@
 """The one YAML of a run, from raw files to checkpoint.
 
 Names are LLM Foundry's where it has them. Every key that exists is declared here; an unknown key
-is an error (:mod:`theworld.config.load`), impossible values are caught by :mod:`theworld.config.check`.
+is an error (:mod:`theworld.config.load`), impossible values are caught by :mod:`theworld.train.check_training`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The road of a sample: JSON entry -> MDS sample -> decoded sample -> batch."""

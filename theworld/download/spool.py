@@ -10,10 +10,10 @@ import numpy as np
 
 from theworld.data.entries.images import positions, scan_images
 from theworld.data.shards.convert import convert
+from theworld.download.download import Download
+from theworld.download.download_plan import converted_keys
+from theworld.download.download_settings import MEAN_BYTES
 from theworld.download.fetch import Outcome, Task
-from theworld.download.plan import converted_keys
-from theworld.download.run import Download
-from theworld.download.settings import MEAN_BYTES
 from theworld.errors import UserError
 
 log = logging.getLogger(__name__)

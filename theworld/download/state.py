@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from theworld.data.entries.check import id_key
-from theworld.data.entries.files import atomic_write, read_json
+from theworld.data.entries.check_entry import id_key
 from theworld.data.entries.images import ImageTable, positions
+from theworld.files import atomic_write, read_json, write_bytes, write_json
 
 MISSING = "missing.jsonl"
 ROW = np.dtype([("key", "<u8"), ("size", "<i8"), ("mtime_ns", "<i8")])
@@ -76,8 +76,7 @@ class State:
             images.sizes[rows],
             images.mtimes[rows],
         )
-        with atomic_write(self._whole) as file:
-            file.write(content.tobytes())
+        write_bytes(self._whole, content.tobytes())
 
     # ---- images that the server does not have
 
@@ -139,8 +138,7 @@ class State:
 
     def note_answer(self, base: str) -> None:
         if not self.has_answered(base):
-            with atomic_write(self._answered) as file:
-                file.write(json.dumps(base).encode())
+            write_json(self._answered, base)
 
     def finished(self, wanted: str) -> bool:
         """Whether the latest run got everything there is of these wanted images; False while one is at work.
@@ -154,8 +152,7 @@ class State:
         if wanted is None:
             self._finished.unlink(missing_ok=True)
             return
-        with atomic_write(self._finished) as file:
-            file.write(json.dumps(wanted).encode())
+        write_json(self._finished, wanted)
 
     def clear_temporary(self) -> None:
         """An empty folder for files being written. Only while no other download runs."""

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import urllib3
 
-from theworld.data.entries.check import id_key
+from theworld.data.entries.check_entry import id_key
 from theworld.data.entries.headers import BadImage, check_image
 from theworld.data.entries.images import positions
 from theworld.download.fetch import LARGEST, Fetcher, Outcome, Task

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from theworld.data.entries.catalog import SeenKeys
-from theworld.data.entries.check import BadEntry, check_filename, id_key, image_id
-from theworld.data.entries.files import atomic_write, read_json
+from theworld.data.entries.check_entry import BadEntry, check_filename, id_key, image_id
 from theworld.data.entries.source import open_source
 from theworld.data.entries.stream import BrokenJson, read_entries
-from theworld.download.settings import Settings
+from theworld.download.download_settings import Settings
 from theworld.errors import UserError
+from theworld.files import atomic_write, read_json, write_json
 
 BLOCK = 4096
 LONGEST_ID = 200
@@ -49,7 +49,7 @@ class Wanted:
     Attributes:
         path: file of their names, ``split/id``, one a line; its own name tells the state of the list or JSON.
         summary: counts.
-        keys: (n,) uint64, :func:`~theworld.data.entries.check.id_key` of the ids.
+        keys: (n,) uint64, :func:`~theworld.data.entries.check_entry.id_key` of the ids.
     """
 
     def __init__(self, path: Path, summary: Summary) -> None:
@@ -134,8 +134,7 @@ def read_wanted(settings: Settings, progress: Callable[[int, int], None]) -> Wan
     summary.repeated = seen.repeated
     if not summary.count:
         raise UserError(summary.broken or f"{path}: names no image")
-    with atomic_write(summary_path) as file:
-        file.write(json.dumps(asdict(summary)).encode())
+    write_json(summary_path, asdict(summary))
     return Wanted(names, summary)
 
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from theworld.config.schema import Config
-from theworld.data.entries.check import IMAGE_SUFFIXES
+from theworld.data.entries.check_entry import IMAGE_SUFFIXES
 from theworld.data.entries.images import image_suffix
 from theworld.data.latents.column import latent_column
 from theworld.data.shards.convert import convert, stop_on_signal
-from theworld.data.shards.report import NO_IMAGE, Report
-from theworld.download.settings import check_settings
+from theworld.data.shards.convert_report import NO_IMAGE, Report
+from theworld.download.download_settings import check_settings
 from theworld.download.state import State
 from theworld.download.wanted import digest_of, identity_of
 

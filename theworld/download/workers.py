@@ -17,6 +17,7 @@ from theworld.download.fetch import STOPPED, Fetcher, FetchSettings, Outcome, Ta
 from theworld.download.server import Server
 from theworld.download.tars import TarEnd, TarTask, stream_tar
 from theworld.errors import UserError
+from theworld.processes import end_with_parent, leave_interrupts_to_parent
 
 CONNECTIONS_PER_PROCESS = 8
 AHEAD = 4
@@ -32,11 +33,10 @@ Message = list[Outcome | TarEnd]
 
 def work(connection: Connection, settings: FetchSettings, threads: int) -> None:
     """A worker process: takes tasks from the connection, sends back outcomes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears of it and says what to do
+    leave_interrupts_to_parent()
+    end_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cli.setup_logging()
-    parent = multiprocessing.parent_process()
-    assert parent is not None
     server = Server(settings.base, threads + 1, settings.timeout)
     fetcher = Fetcher(settings, server)
     tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
@@ -53,10 +53,7 @@ def work(connection: Connection, settings: FetchSettings, threads: int) -> None:
     for _ in range(threads):
         threading.Thread(target=fetch_tasks, daemon=True).start()
     while True:
-        ready = wait([connection, parent.sentinel], FLUSH)
-        if parent.sentinel in ready:
-            os._exit(1)  # a killed parent cannot tell its workers to stop
-        if connection in ready:
+        if connection.poll(FLUSH):
             message = connection.recv()
             if message == END:
                 return

@@ -14,7 +14,7 @@ from huggingface_hub import HfApi, configure_http_backend, constants, errors, ge
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from requests.adapters import HTTPAdapter
 
-from theworld.errors import UserError
+from theworld.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -106,12 +106,12 @@ def explain(error: BaseException, repo: str) -> str:
             429: "too many requests (429): the Hub asks to wait",
         }
         status = response.status_code
-        return known.get(status) or f"the Hub answers {status}: {one_line(error)}"
+        return known.get(status) or f"the Hub answers {status}: {safe_line(error)}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full ({error.strerror}): free some space in save_folder"
     if isinstance(root_of(error), (requests.RequestException, ConnectionError, TimeoutError)):
-        return f"the Hub does not answer ({one_line(error)})"
-    return f"{type(root_of(error)).__name__}: {one_line(error)}"
+        return f"the Hub does not answer ({safe_line(error)})"
+    return f"{type(root_of(error)).__name__}: {safe_line(error)}"
 
 
 def root_of(error: BaseException) -> BaseException:
@@ -121,11 +121,9 @@ def root_of(error: BaseException) -> BaseException:
     return error
 
 
-def one_line(error: BaseException) -> str:
+def safe_line(error: BaseException) -> str:
     """The first line of the root of an error, without tokens and signatures."""
-    root = root_of(error)
-    text = next((line.strip() for line in str(root).splitlines() if line.strip()), type(root).__name__)
-    return TOKEN.sub("<token>", SIGNED.sub(r"\1", text))[:300]
+    return TOKEN.sub("<token>", SIGNED.sub(r"\1", first_line(root_of(error))))[:300]
 
 
 def check_write_access(repo: str, private: bool) -> bool:

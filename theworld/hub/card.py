@@ -10,8 +10,8 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 from omegaconf import OmegaConf
 
+from theworld.checkpoint.weights import RECORD
 from theworld.model.base import BUILTIN_TINY
-from theworld.train.weights import RECORD
 
 PICTURE = "loss.png"
 DATA_SET = "a8cheng/OpenSpatialDataset"

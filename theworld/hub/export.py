@@ -19,12 +19,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
+from theworld.checkpoint.on_disk import parse_name
+from theworld.checkpoint.weights import RECORD
 from theworld.errors import UserError
 from theworld.hub.card import write_card
-from theworld.hub.layout import LEDGER, STATE, TENSORS, WEIGHTS, describe
+from theworld.hub.layout import LEDGER, STATE, TENSORS, describe
 from theworld.hub.state_codec import NotPlain, encode
-from theworld.train.checkpoint_files import parse_name
-from theworld.train.weights import RECORD
+from theworld.model.weight_files import WEIGHTS
 
 VERSION = 1
 PRETRAINED = "pretrained"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from theworld.checkpoint.on_disk import newest_whole_checkpoint
 from theworld.errors import UserError
 from theworld.hub.access import check_write_access, explain, is_unreachable, quiet_client
 from theworld.hub.export import Snapshot, export
 from theworld.hub.upload import WORK, CommitTimes, note_uploaded, send
-from theworld.train.checkpoint_files import newest_whole_checkpoint
 
 log = logging.getLogger(__name__)
 

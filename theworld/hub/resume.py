@@ -15,16 +15,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.format_utils import torch_save_to_dcp
 
+from theworld.checkpoint.on_disk import parse_name
+from theworld.checkpoint.weights import RECORD
+from theworld.config.hub_url import Place
 from theworld.errors import UserError
-from theworld.hub.access import explain, is_unreachable, one_line, quiet_client
+from theworld.files import put_in_place
+from theworld.hub.access import explain, is_unreachable, quiet_client, safe_line
 from theworld.hub.export import PREFIX, VERSION, is_needed
-from theworld.hub.layout import STATE, TENSORS, UNSAFE, Place, describe
+from theworld.hub.layout import STATE, TENSORS, UNSAFE, describe
 from theworld.hub.state_codec import decode
 from theworld.hub.upload import WORK
-from theworld.hub.weights import read_weights
-from theworld.train.checkpoint_files import parse_name
-from theworld.train.checkpoints import force_to_disk
-from theworld.train.weights import RECORD
+from theworld.model.weight_files import read_weights
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +179,7 @@ def read_description(path: Path) -> dict[str, Any]:
         if not {"weights", "state"} <= description.keys():
             raise Damaged(f"{STATE} names no weights, or holds no state")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Damaged(f"{STATE} is damaged ({one_line(error)})") from error
+        raise Damaged(f"{STATE} is damaged ({safe_line(error)})") from error
     return description
 
 
@@ -219,7 +220,7 @@ def write_checkpoint(work: Path, description: dict[str, Any], save_folder: Path,
         whole = decode(description["state"], load_file(work / TENSORS))
         whole["state"]["model"] = composer_weights(work, description)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"the state cannot be read ({one_line(error)})") from error
+        raise Damaged(f"the state cannot be read ({safe_line(error)})") from error
     for name in description["files"]:
         if name.startswith("resume/") and name != TENSORS:
             target = save_folder / name.removeprefix("resume/")
@@ -233,8 +234,5 @@ def write_checkpoint(work: Path, description: dict[str, Any], save_folder: Path,
         folder = work / "sharded"
         torch_save_to_dcp(aside, folder)
         aside = folder
-    else:
-        force_to_disk(aside)
-    aside.replace(final)
-    force_to_disk(save_folder)
+    put_in_place(aside, final)
     return final

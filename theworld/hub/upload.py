@@ -18,7 +18,8 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from theworld.errors import UserError
-from theworld.hub.access import explain, is_final, one_line, quiet_client, retry_after
+from theworld.files import write_json, write_text
+from theworld.hub.access import explain, is_final, quiet_client, retry_after, safe_line
 from theworld.hub.export import Snapshot, export
 from theworld.hub.layout import REPLACED
 
@@ -55,7 +56,7 @@ class CommitTimes:
 
     def note(self) -> None:
         """A commit is about to be made."""
-        self.path.write_text("\n".join(str(moment) for moment in [*self.recent(), time.time()]))
+        write_text(self.path, "\n".join(str(moment) for moment in [*self.recent(), time.time()]))
 
 
 class Uploader:
@@ -203,7 +204,7 @@ def send(
                 raise
             wait = max(min(retry_after(error) or 0.0, HOUR), pause)
             if attempt == 1:
-                log.warning("upload of batch %d: %s; trying again in %.0f s", batch, one_line(error), wait)
+                log.warning("upload of batch %d: %s; trying again in %.0f s", batch, safe_line(error), wait)
             stop.wait(wait)
             pause = min(2 * pause, LONGEST_PAUSE)
     raise AssertionError("unreachable")
@@ -220,7 +221,4 @@ def last_uploaded(save_folder: Path, repo: str) -> int:
 
 def note_uploaded(save_folder: Path, repo: str, batch: int) -> None:
     """Remember it for the next start."""
-    path = save_folder / WORK / "uploaded.json"
-    aside = path.with_suffix(".new")
-    aside.write_text(json.dumps({"repo": repo, "batch": batch}))
-    aside.replace(path)
+    write_json(save_folder / WORK / "uploaded.json", {"repo": repo, "batch": batch})

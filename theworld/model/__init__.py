@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from theworld.model.auto import TheWorldConfig, TheWorldForConditionalGeneration, TheWorldProcessor
     from theworld.model.build import apply_freezing, load_model, load_processor
-    from theworld.model.check import check_model_config
+    from theworld.model.check_model import check_model_config
     from theworld.model.modeling import TheWorldOutput
 
 _HOMES = {

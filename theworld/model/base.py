@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from theworld.errors import UserError
+from theworld.errors import UserError, first_line
 
 BUILTIN_TINY = "builtin:tiny"
 
@@ -108,19 +108,19 @@ def download(key: str, repo: str, revision: str | None, patterns: list[str]) -> 
             f"{key}: the Hub has no repo {repo}, or it is private: check the name, and set HF_TOKEN if it is yours"
         ) from error
     except errors.LocalEntryNotFoundError as error:
-        why = _one_line(error.__cause__ or error)
+        why = first_line(error.__cause__ or error)
         raise UserError(
             f"{key}: {repo}{at} is not in the local Hub cache and the Hub does not answer ({why}); "
             "fetch it where there is a network, or name a folder"
         ) from error
     except errors.HFValidationError as error:
-        raise UserError(f"{key}: {repo}: no such folder, and not a Hub repo: {_one_line(error)}") from error
+        raise UserError(f"{key}: {repo}: no such folder, and not a Hub repo: {first_line(error)}") from error
     except OSError as error:  # what huggingface_hub and requests raise for a broken connection is one as well
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise UserError(
                 f"{key}: cannot store {repo} in the Hub cache: {error.strerror}; set HF_HOME to a folder with room"
             ) from error
-        raise UserError(f"{key}: download of {repo}{at} failed: {_one_line(error)}; run again to go on") from error
+        raise UserError(f"{key}: download of {repo}{at} failed: {first_line(error)}; run again to go on") from error
 
 
 def check_folder(key: str, folder: Path, weights: bool) -> None:
@@ -182,7 +182,3 @@ def fingerprint(folder: Path) -> str | None:
                 stream.seek(8 + length + (size - 8 - length) * part // FINGERPRINT_PARTS)
                 digest.update(stream.read(FINGERPRINT_BYTES))
     return digest.hexdigest()[:32]
-
-
-def _one_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

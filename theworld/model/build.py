@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import Gemma3Config, Gemma3Processor
-from transformers.utils import logging
 
 import theworld.model.auto  # noqa: F401 - a model that is built can also be saved and found by the Auto classes
 from theworld.config.schema import FreezeConfig, ModelConfig
-from theworld.errors import UserError
+from theworld.errors import UserError, first_line
 from theworld.model.base import Base, resolve_gemma, resolve_vae
-from theworld.model.check import VAE_CHANNELS, VAE_STRIDE, check_model_config, count_world_tokens
+from theworld.model.check_model import VAE_STRIDE, check_model_config, count_world_tokens
 from theworld.model.configuration import TheWorldConfig
 from theworld.model.modeling import TheWorldForConditionalGeneration
 from theworld.model.processing import TheWorldProcessor
-from theworld.model.world_encoder import WorldEncoder
+from theworld.model.weight_files import errors_only
+from theworld.model.world_encoder import attach_world_encoder, read_vae_config
 
 PROJECTOR_SEED = 17
 EMBEDDING_ROWS = 65_536
@@ -41,7 +37,7 @@ def _processor(cfg: ModelConfig, gemma: Base) -> TheWorldProcessor:
     try:
         plain = TheWorldProcessor.from_pretrained(gemma.folder)
     except (OSError, ValueError) as error:
-        raise UserError(f"model.gemma: {gemma.folder} has no processor of Gemma 3: {_first_line(error)}") from error
+        raise UserError(f"model.gemma: {gemma.folder} has no processor of Gemma 3: {first_line(error)}") from error
     assert isinstance(plain, Gemma3Processor)
     projector, side = cfg.projector, cfg.world_image_size // VAE_STRIDE
     return TheWorldProcessor(
@@ -89,31 +85,6 @@ def build_config(cfg: ModelConfig, gemma: Base, vae: Base | None) -> TheWorldCon
     return config
 
 
-def read_vae_config(folder: Path) -> dict[str, Any]:
-    """The VAE's configuration with all defaults filled in.
-
-    Raises:
-        UserError: it is not an ``AutoencoderKLWan`` of 16 channels and stride 8.
-    """
-    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-
-    raw = AutoencoderKLWan.load_config(folder)
-    assert isinstance(raw, dict)
-    kind = raw.get("_class_name", "AutoencoderKLWan")
-    if kind != "AutoencoderKLWan":
-        raise UserError(f"model.cosmos: {folder} holds a {kind}; expected an AutoencoderKLWan")
-    with torch.device("meta"):
-        full = dict(AutoencoderKLWan.from_config(raw).config)  # type: ignore[union-attr]
-    config = {key: value for key, value in full.items() if not key.startswith("_")}
-    stride = 2 ** (len(config["dim_mult"]) - 1) * (config.get("patch_size") or 1)
-    if (config["z_dim"], stride) != (VAE_CHANNELS, VAE_STRIDE):
-        raise UserError(
-            f"model.cosmos: {folder} makes latents of {config['z_dim']} channels at stride {stride}; "
-            f"expected {VAE_CHANNELS} at {VAE_STRIDE}, as Cosmos-Predict2's VAE"
-        )
-    return config
-
-
 def load_model(
     cfg: ModelConfig,
     dtype: torch.dtype = torch.float32,
@@ -149,7 +120,7 @@ def load_model(
                 may_miss="model.world_projector.",
             )
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"model.gemma: cannot load {gemma.folder}: {_first_line(error)}") from error
+        raise UserError(f"model.gemma: cannot load {gemma.folder}: {first_line(error)}") from error
     assert isinstance(model, TheWorldForConditionalGeneration)
     if vae is not None:
         assert model.model.world_projector is not None
@@ -165,42 +136,6 @@ def load_model(
             trains = any(parameter.requires_grad for parameter in part.parameters())
             part.to(dtype if trains else frozen_dtype)
     return model.eval()
-
-
-def attach_world_encoder(model: TheWorldForConditionalGeneration, vae: Base, dtype: torch.dtype) -> None:
-    """Give ``model`` the encoder of the VAE in ``vae.folder``.
-
-    Raises:
-        UserError: a weight of the encoder is missing or of another shape.
-    """
-    device = next(model.parameters()).device
-    model.model.world_encoder = load_world_encoder(vae.folder, model.config.vae).to(device=device, dtype=dtype)
-    model.config.with_world_encoder = True
-    model.config.base["cosmos"] = vae.record()
-
-
-def load_world_encoder(folder: Path, vae_config: dict[str, Any] | None = None) -> WorldEncoder:
-    """The encoder of the VAE in ``folder``, in float32 and eval mode.
-
-    Args:
-        folder: ``config.json`` and weights of an ``AutoencoderKLWan``.
-        vae_config: its configuration, if it was read before.
-
-    Raises:
-        UserError: it is another kind of VAE, or a weight of the encoder is missing or of another shape.
-    """
-    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-
-    encoder = WorldEncoder(vae_config or read_vae_config(folder))
-    try:
-        loaded, info = AutoencoderKLWan.from_pretrained(folder, output_loading_info=True, low_cpu_mem_usage=False)  # type: ignore[misc]
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"model.cosmos: cannot load {folder}: {_first_line(error)}") from error
-    wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
-    if wrong:
-        raise UserError(f"model.cosmos: {folder}: {len(wrong)} weights missing or unexpected, for example {wrong[0]}")
-    encoder.load_vae(loaded)
-    return encoder.eval().requires_grad_(False)
 
 
 @torch.no_grad()
@@ -248,18 +183,3 @@ def apply_freezing(model: TheWorldForConditionalGeneration, freeze: FreezeConfig
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError("nothing to train: model.enable_world is false and every part is frozen (model.freeze)")
     model.train(model.training)
-
-
-@contextmanager
-def errors_only() -> Iterator[None]:
-    """transformers' log without its warnings."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import Gemma3Config
 
-from theworld.model.check import VAE_CHANNELS, VAE_STRIDE, count_world_tokens
+from theworld.model.check_model import VAE_CHANNELS, VAE_STRIDE, count_world_tokens
 
 START_OF_WORLD = "<start_of_world>"
 END_OF_WORLD = "<end_of_world>"

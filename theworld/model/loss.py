@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-IGNORE = -100
-"""Label of a token that carries no loss."""
+from theworld.labels import IGNORE
 
 CHUNK_TOKENS = 512
 """Answer tokens whose logits exist at the same time. At Gemma 3's vocabulary of 262,208, float32 logits, their
@@ -20,7 +19,7 @@ gradient and what the cross entropy keeps come to 3 MB a token (measured): 1.5 G
 
 
 @dataclass(frozen=True)
-class AnswerLoss:
+class LossOnAnswers:
     """Scalars: the mean loss over ``tokens`` answer tokens, ``correct`` of which have the highest logit."""
 
     loss: Tensor
@@ -45,7 +44,7 @@ def answer_loss(
     attention_mask: Tensor | None,
     head: Callable[[Tensor], Tensor],
     chunk_tokens: int = CHUNK_TOKENS,
-) -> AnswerLoss:
+) -> LossOnAnswers:
     """The mean cross entropy in float32 over the batch's answer tokens; 0 if there are none.
 
     Hidden states are selected before ``head`` is applied. With more than one chunk, logits are computed again in the
@@ -78,4 +77,4 @@ def answer_loss(
             )
             part, right = result
             total, correct = total + part, correct + right
-    return AnswerLoss(total / max(len(targets), 1), targets.new_tensor(len(targets)), correct)
+    return LossOnAnswers(total / max(len(targets), 1), targets.new_tensor(len(targets)), correct)

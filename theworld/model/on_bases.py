@@ -63,8 +63,8 @@ def load_on_bases(cls: Any, source: str, config: TheWorldConfig, revision: str |
     Raises:
         UserError: a base is missing or another one, or a weight is missing, unexpected or of another shape.
     """
-    from theworld.hub.weights import read_weights
-    from theworld.model.build import attach_world_encoder, errors_only
+    from theworld.model.weight_files import errors_only, read_weights
+    from theworld.model.world_encoder import attach_world_encoder
 
     weights = read_weights(local_folder(source, revision))
     gemma, vae = resolve_bases(config)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from theworld.model.check import count_world_tokens
+from theworld.model.check_model import count_world_tokens
 
 GELU_SECOND_MOMENT = 0.4252
 """E[gelu(x)^2] for x ~ N(0, 1): what a unit-variance input has left behind the activation."""

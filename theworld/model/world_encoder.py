@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from theworld.errors import UserError, first_line
+from theworld.model.base import Base
+from theworld.model.check_model import VAE_CHANNELS, VAE_STRIDE
 
 RANGE_SLACK = 1e-3
 """How far beyond [-1, 1] a pixel may lie by rounding (bfloat16 and resampling stay well inside)."""
@@ -61,3 +66,64 @@ def encoder_only(vae: Any) -> Any:
         if getattr(vae, name, None) is not None:
             delattr(vae, name)
     return vae
+
+
+def read_vae_config(folder: Path) -> dict[str, Any]:
+    """The VAE's configuration with all defaults filled in.
+
+    Raises:
+        UserError: it is not an ``AutoencoderKLWan`` of 16 channels and stride 8.
+    """
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+    raw = AutoencoderKLWan.load_config(folder)
+    assert isinstance(raw, dict)
+    kind = raw.get("_class_name", "AutoencoderKLWan")
+    if kind != "AutoencoderKLWan":
+        raise UserError(f"model.cosmos: {folder} holds a {kind}; expected an AutoencoderKLWan")
+    with torch.device("meta"):
+        full = dict(AutoencoderKLWan.from_config(raw).config)  # type: ignore[union-attr]
+    config = {key: value for key, value in full.items() if not key.startswith("_")}
+    stride = 2 ** (len(config["dim_mult"]) - 1) * (config.get("patch_size") or 1)
+    if (config["z_dim"], stride) != (VAE_CHANNELS, VAE_STRIDE):
+        raise UserError(
+            f"model.cosmos: {folder} makes latents of {config['z_dim']} channels at stride {stride}; "
+            f"expected {VAE_CHANNELS} at {VAE_STRIDE}, as Cosmos-Predict2's VAE"
+        )
+    return config
+
+
+def load_world_encoder(folder: Path, vae_config: dict[str, Any] | None = None) -> WorldEncoder:
+    """The encoder of the VAE in ``folder``, in float32 and eval mode.
+
+    Args:
+        folder: ``config.json`` and weights of an ``AutoencoderKLWan``.
+        vae_config: its configuration, if it was read before.
+
+    Raises:
+        UserError: it is another kind of VAE, or a weight of the encoder is missing or of another shape.
+    """
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+    encoder = WorldEncoder(vae_config or read_vae_config(folder))
+    try:
+        loaded, info = AutoencoderKLWan.from_pretrained(folder, output_loading_info=True, low_cpu_mem_usage=False)  # type: ignore[misc]
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"model.cosmos: cannot load {folder}: {first_line(error)}") from error
+    wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
+    if wrong:
+        raise UserError(f"model.cosmos: {folder}: {len(wrong)} weights missing or unexpected, for example {wrong[0]}")
+    encoder.load_vae(loaded)
+    return encoder.eval().requires_grad_(False)
+
+
+def attach_world_encoder(model: Any, vae: Base, dtype: torch.dtype) -> None:
+    """Give ``model``, a ``TheWorldForConditionalGeneration``, the encoder of the VAE in ``vae.folder``.
+
+    Raises:
+        UserError: a weight of the encoder is missing or of another shape.
+    """
+    device = next(model.parameters()).device
+    model.model.world_encoder = load_world_encoder(vae.folder, model.config.vae).to(device=device, dtype=dtype)
+    model.config.with_world_encoder = True
+    model.config.base["cosmos"] = vae.record()

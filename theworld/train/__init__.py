@@ -1,0 +1,1 @@
+"""Composer's trainer, built from the configuration."""

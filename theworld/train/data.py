@@ -16,18 +16,18 @@ from composer.utils import dist
 
 from theworld.config.schema import LoaderConfig
 from theworld.config.sizes import parse_bytes
-from theworld.data.batches.cache import default_cache_folder, make_cache_folder
 from theworld.data.batches.collate import Collator, samples_in_batch, tokens_in_batch
-from theworld.data.batches.encode import EncodedSample, SampleEncoder
-from theworld.data.batches.launches import LaunchFolder
 from theworld.data.batches.loader import PassLoader
 from theworld.data.batches.microbatches import split_by_length
 from theworld.data.batches.order import Shuffle
 from theworld.data.batches.passes import PassDataset, Source
-from theworld.data.latents.store import LatentWish
+from theworld.data.batches.sample_encoder import EncodedSample, SampleEncoder
+from theworld.data.cache.latent_store import LatentWish
+from theworld.data.cache.launch_folder import LaunchFolder
+from theworld.data.cache.shard_cache import default_cache_folder, make_cache_folder
 from theworld.data.samples import decode_sample
 from theworld.errors import UserError
-from theworld.train.signals import ignore_stop_signals
+from theworld.signals import ignore_stop_signals
 
 if TYPE_CHECKING:
     from theworld.model.processing import TheWorldProcessor

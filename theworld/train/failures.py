@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+from theworld.files import append_line, read_json_lines
 
 MOST_AT_ONE_STEP = 3
 
@@ -22,13 +22,13 @@ class Verdict:
 
 def last_step(save_folder: Path) -> tuple[int, int]:
     """The newest launch and how far it got: batches done by it, or where it was to go on if it did none."""
-    launches = read_lines(save_folder / "launches.jsonl")
+    launches = read_json_lines(save_folder / "launches.jsonl")
     if not launches:
         return 0, 0
     newest = launches[-1]
     done = newest["resumed_batch"]
     for path in (save_folder / "ledger").glob("rank*.jsonl"):
-        for line in read_lines(path):
+        for line in read_json_lines(path):
             if line["launch"] == newest["launch"]:
                 done = max(done, line["batch"] + 1)
     return newest["launch"], done
@@ -60,22 +60,12 @@ def judge(save_folder: Path, exit_code: int) -> Verdict:
         "reason": reason,
     }
     save_folder.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append_line(path, record)
     at_this_step = 0
-    for failure in reversed(read_lines(path)):
+    for failure in reversed(read_json_lines(path)):
         if failure["batch"] != batch:
             break
         at_this_step += 1
     if at_this_step >= MOST_AT_ONE_STEP:
         return Verdict(False, f"failed {at_this_step} times after batch {batch}: {reason}; not started again ({path})")
     return Verdict(True, f"failed after batch {batch}: {reason}; starting again ({at_this_step} of {MOST_AT_ONE_STEP})")
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Whole lines of a JSON lines file; none if there is no file."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line]

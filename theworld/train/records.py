@@ -11,8 +11,9 @@ from typing import Any
 from composer.utils import dist
 from omegaconf import OmegaConf
 
+from theworld.checkpoint.on_disk import Checkpoint
 from theworld.config.schema import Config
-from theworld.train.checkpoint_files import Checkpoint
+from theworld.files import write_text
 from theworld.train.data import TrainData
 
 SECRET = re.compile(r"token|secret|password|api_?key|credential", re.IGNORECASE)
@@ -35,9 +36,7 @@ def write_config(config: Config, save_folder: Path) -> None:
     if dist.get_global_rank() != 0:
         return
     save_folder.mkdir(parents=True, exist_ok=True)
-    aside = save_folder / "config.yaml.new"
-    aside.write_text(OmegaConf.to_yaml(OmegaConf.create(without_secrets(asdict(config)))), encoding="utf-8")
-    aside.replace(save_folder / "config.yaml")
+    write_text(save_folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(without_secrets(asdict(config)))))
 
 
 def without_secrets(value: Any) -> Any:

@@ -11,7 +11,7 @@ from composer import algorithms, callbacks, loggers, optim
 from composer.core import Algorithm, Callback
 from composer.loggers import LoggerDestination
 
-from theworld.errors import UserError
+from theworld.errors import UserError, first_line
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "decoupled_adamw": optim.DecoupledAdamW,
@@ -73,7 +73,7 @@ def construct(build: Callable[..., Any], section: str, settings: Mapping[str, An
     try:
         return build(**{**settings, **extra})
     except (TypeError, ValueError, ImportError) as error:
-        raise UserError(f"{section}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{section}: {first_line(error)}") from error
 
 
 def construct_named(table: Mapping[str, Callable[..., Any]], section: str, config: Mapping[str, Any]) -> list[Any]:

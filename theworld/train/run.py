@@ -12,14 +12,16 @@ from composer import Trainer
 from composer.utils import dist, get_device
 
 from theworld import cli
-from theworld.config.check import check_training
+from theworld.checkpoint.on_disk import Checkpoint, list_checkpoints, newest_whole_checkpoint
+from theworld.checkpoint.saver import WholeCheckpointSaver
+from theworld.checkpoint.weights import Weights, holds_vae, pin_bases, read_saved_weights
 from theworld.config.schema import Config
-from theworld.data.latents.store import latent_wish
-from theworld.errors import EXIT_REQUEUE, UserError
+from theworld.data.cache.latent_store import latent_wish
+from theworld.errors import EXIT_REQUEUE, UserError, first_line
 from theworld.model.build import load_processor
-from theworld.train.checkpoint_files import Checkpoint, list_checkpoints, newest_whole_checkpoint
-from theworld.train.checkpoints import WholeCheckpointSaver
-from theworld.train.components import (
+from theworld.ranks import from_rank_zero
+from theworld.signals import StopRequest
+from theworld.train.builders import (
     build_evaluation,
     build_evaluator,
     build_loggers,
@@ -27,23 +29,21 @@ from theworld.train.components import (
     build_optimizer,
     build_scheduler,
 )
+from theworld.train.callbacks.data_report import DataReport
+from theworld.train.callbacks.ledger import Ledger, start_launch
+from theworld.train.callbacks.loss_curve import LossCurve
+from theworld.train.callbacks.padding import PaddingShare
+from theworld.train.callbacks.pass_length import PassLength, announce
+from theworld.train.callbacks.preemption import Preemption, StoppedInEvaluation, any_rank_wants_to_stop
+from theworld.train.callbacks.randomness import RandomState
+from theworld.train.check_training import check_training
 from theworld.train.composer_model import ComposerTheWorld
 from theworld.train.data import TrainData, build_data
-from theworld.train.data_report import DataReport
 from theworld.train.failures import last_step, note_reason
-from theworld.train.hub import CheckpointUploads, check_hub, fetch_from_hub, write_pretrained
-from theworld.train.ledger import Ledger, start_launch
-from theworld.train.loss_curve import LossCurve
-from theworld.train.metrics import PaddingShare
+from theworld.train.hub_sync import CheckpointUploads, check_hub, fetch_from_hub, write_pretrained
 from theworld.train.parallelism import prepare_parallelism
-from theworld.train.pass_length import PassLength, announce
-from theworld.train.preemption import Preemption, StoppedInEvaluation, any_rank_wants_to_stop
-from theworld.train.randomness import RandomState
-from theworld.train.ranks import from_rank_zero
 from theworld.train.records import launch_facts, write_config
 from theworld.train.registry import ALGORITHMS, CALLBACKS, construct_named
-from theworld.train.signals import StopRequest
-from theworld.train.weights import Weights, holds_vae, pin_bases, read_saved_weights
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +231,7 @@ def run_trainer(trainer: Trainer, saver: WholeCheckpointSaver, save_folder: Path
             "(parallelism_config.fsdp)"
         ) from error
     except Exception as error:
-        note_reason(save_folder, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        note_reason(save_folder, f"{type(error).__name__}: {first_line(error)}")
         raise
 
 

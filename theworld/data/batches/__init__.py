@@ -1,0 +1,1 @@
+"""Decoded samples to batches, in an order that follows from the seed alone."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from theworld.data.batches.encode import IGNORE, EncodedSample
+from theworld.data.batches.sample_encoder import EncodedSample
+from theworld.labels import IGNORE
 
 if TYPE_CHECKING:
     from theworld.model.processing import TheWorldProcessor

@@ -17,22 +17,24 @@ from composer.utils import dist
 from streaming import StreamingDataset
 from torch.utils.data import IterableDataset, get_worker_info
 
-from theworld.data.batches.cache import SnapshotStream
 from theworld.data.batches.collate import FILLER
-from theworld.data.batches.encode import IGNORE, EncodedSample
-from theworld.data.batches.launches import new_name
-from theworld.data.batches.lookahead import ShardLookahead
 from theworld.data.batches.order import SHUFFLE_BLOCK, Indices, Shuffle, Stage, pass_order, rank_batch
-from theworld.data.batches.shared_memory import (
+from theworld.data.batches.sample_encoder import EncodedSample
+from theworld.data.cache.latent_store import LatentWish, WorldLatents, find_latents
+from theworld.data.cache.launch_folder import new_name
+from theworld.data.cache.lookahead import ShardLookahead
+from theworld.data.cache.shard_cache import SnapshotStream
+from theworld.data.cache.shared_memory import (
     one_opening_at_a_time,
     open_shards,
     record_segments,
     release_segments,
 )
-from theworld.data.batches.snapshot import Snapshot, read_snapshot
-from theworld.data.batches.space import check_capacity, in_megabytes
-from theworld.data.latents.store import LatentWish, WorldLatents, find_latents
+from theworld.data.cache.snapshot import Snapshot, read_snapshot
+from theworld.data.cache.space import check_capacity, in_megabytes
 from theworld.errors import UserError
+from theworld.labels import IGNORE
+from theworld.ranks import from_rank_zero
 
 log = logging.getLogger(__name__)
 
@@ -104,19 +106,11 @@ class PassDataset(IterableDataset):
 
     def newest_snapshot(self) -> Snapshot:
         """The snapshot that all ranks agree on: rank 0 reads it."""
-        found: list[Snapshot | UserError | None] = [None]
-        if self.rank == 0:
-            try:
-                found[0] = read_snapshot(self.source.origin, self.source.split)
-            except UserError as error:
-                found[0] = error
-        dist.broadcast_object_list(found)
-        if isinstance(found[0], UserError):
-            raise found[0]
-        assert isinstance(found[0], Snapshot)
-        if found[0].samples == 0:
+        found = from_rank_zero(lambda: read_snapshot(self.source.origin, self.source.split))
+        assert found is not None
+        if found.samples == 0:
             raise UserError(f"{self.source.origin}: the data set has no samples; run convert/to_mds.py")
-        return found[0] if self.latents is None else self.latents.newest_covered(found[0])
+        return found if self.latents is None else self.latents.newest_covered(found)
 
     def _open(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot

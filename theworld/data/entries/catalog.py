@@ -19,10 +19,10 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from theworld.data.entries.check import BadEntry, Entry, check_entry, id_key
-from theworld.data.entries.files import atomic_write, load_arrays, read_json, save_arrays, sync_file
+from theworld.data.entries.check_entry import BadEntry, Entry, check_entry, id_key
 from theworld.data.entries.stream import BrokenJson, read_entries
 from theworld.errors import UserError
+from theworld.files import load_arrays, read_json, save_arrays, sync_file, write_json
 
 VERSION = 1
 BLOCK = 1024
@@ -34,7 +34,7 @@ class Block:
     """Entries in file order, each id once; n rows.
 
     Attributes:
-        keys: (n,) uint64, :func:`~theworld.data.entries.check.id_key`.
+        keys: (n,) uint64, :func:`~theworld.data.entries.check_entry.id_key`.
         offsets: (n,) int64, where the record starts, in bytes.
         lengths: (n,) int64, bytes of the record with its newline.
     """
@@ -198,8 +198,7 @@ class Catalog:
         """The index, then the summary that makes the catalog count; older catalogs go."""
         save_arrays(self._index, {"keys": np.array(keys, np.uint64), "lengths": np.array(lengths, np.uint32)})
         stored = {"identity": self.identity, "bytes": self.records.stat().st_size, "summary": asdict(summary)}
-        with atomic_write(self._summary) as file:
-            file.write(json.dumps(stored, indent=1).encode())
+        write_json(self._summary, stored, indent=1)
         self.summary, self.complete = summary, True
         for other in self.root.glob("entries-*"):
             if other != self.folder:

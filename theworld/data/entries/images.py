@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from theworld.data.entries.check import IMAGE_SUFFIXES, id_key, image_id
-from theworld.data.entries.files import load_arrays, save_arrays
+from theworld.data.entries.check_entry import IMAGE_SUFFIXES, id_key, image_id
 from theworld.errors import UserError
+from theworld.files import load_arrays, save_arrays
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from theworld.data.entries.hub import SCHEME, HubFile
+from theworld.data.entries.hub_json import SCHEME, HubFile
 
 
 @dataclass(frozen=True)

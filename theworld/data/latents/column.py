@@ -13,7 +13,7 @@ from theworld.config.schema import Config
 from theworld.data.latents.record import LatentRecord, resolve_record
 
 if TYPE_CHECKING:
-    from theworld.data.latents.encode import LatentEncoder
+    from theworld.data.latents.latent_encoder import LatentEncoder
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class LatentColumn:
             image: the file's bytes.
             width, height: of the image.
         """
-        from theworld.data.latents.encode import sample_pixels
+        from theworld.data.latents.latent_encoder import sample_pixels
 
         entry_id, conversations, boxes = line.rstrip(b"\n").split(b"\t")[:3]
         sample = {
@@ -55,7 +55,7 @@ def worker_encoder(vae: Path) -> LatentEncoder:
     """This process's encoder; processes are spread over the GPUs, and on a CPU each takes one core."""
     import torch
 
-    from theworld.data.latents.encode import LatentEncoder, devices
+    from theworld.data.latents.latent_encoder import LatentEncoder, devices
 
     found = devices()
     if found == ["cpu"]:

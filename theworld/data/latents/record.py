@@ -9,7 +9,7 @@ from typing import Any
 from theworld.config.schema import ModelConfig
 from theworld.errors import UserError
 from theworld.model.base import Base, resolve_vae
-from theworld.model.check import VAE_CHANNELS, VAE_STRIDE, check_model_config
+from theworld.model.check_model import VAE_CHANNELS, VAE_STRIDE, check_model_config
 
 COLUMN = "world_latents"
 """Name of the MDS column, of the data set beside, and of the record in a manifest."""

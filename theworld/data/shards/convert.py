@@ -20,21 +20,21 @@ import numpy as np
 
 from theworld.config.schema import ConvertConfig
 from theworld.data.entries.catalog import Catalog
-from theworld.data.entries.check import id_key
-from theworld.data.entries.files import remove_temporaries
+from theworld.data.entries.check_entry import id_key
 from theworld.data.entries.images import ImageTable, positions, scan_images
 from theworld.data.entries.source import JsonSource, open_source
 from theworld.data.latents.column import LatentColumn
+from theworld.data.shards.convert_report import NO_IMAGE, ConvertProgress, Report
+from theworld.data.shards.convert_settings import Settings, check_settings
 from theworld.data.shards.dataset import DataSet
 from theworld.data.shards.lock import exclusive_lock
 from theworld.data.shards.pending import Pending
-from theworld.data.shards.plan import EVALUATION, TRAIN, ShardJob, plan_shards
 from theworld.data.shards.pool import ShardPool
-from theworld.data.shards.remote import RemoteDataSet, staging_folder, upload_finished
-from theworld.data.shards.report import NO_IMAGE, Progress, Report
-from theworld.data.shards.settings import Settings, check_settings
-from theworld.data.shards.write import ShardWriter
+from theworld.data.shards.remote_data_set import RemoteDataSet, staging_folder, upload_finished
+from theworld.data.shards.shard_plan import EVALUATION, TRAIN, ShardJob, plan_shards
+from theworld.data.shards.write_shard import ShardWriter
 from theworld.errors import UserError
+from theworld.files import remove_temporaries
 
 STATE = ".convert"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -224,7 +224,7 @@ class Conversion:
         if shutil.disk_usage(self.state).free < int(pending.images.sizes.sum()):
             logger.warning("%s: less space than the images take; it may not be enough", self.train.root)
         layout, limit = self.settings.format, pending.snapshot["limit"]
-        progress = Progress(min(len(pending.images), limit or len(pending.images)))
+        progress = ConvertProgress(min(len(pending.images), limit or len(pending.images)))
         blocks = self.catalog.blocks(self.source.fetch, progress.read)
         jobs = plan_shards(blocks, pending.images, layout, self.settings.holdout, limit)
         decode = self.settings.verify == "decode"
@@ -237,7 +237,7 @@ class Conversion:
             if self.remotes:
                 shards = upload_finished(finished, writer, self.remotes, pending.snapshot["targets"])
             for _, fragment in shards:
-                progress.add(len(fragment["ids"]), fragment["image_bytes"])
+                progress.wrote(len(fragment["ids"]), fragment["image_bytes"])
         self.report.bytes += progress.bytes
         pending.close(self.catalog.summary.entries)
         self._publish(pending)

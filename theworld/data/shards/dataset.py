@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from theworld.data.entries.check import id_key
-from theworld.data.entries.files import atomic_write, read_json
+from theworld.data.entries.check_entry import id_key
 from theworld.data.shards.mds import INDEX, index_bytes, read_ids, stored_info
 from theworld.errors import UserError
+from theworld.files import atomic_write, read_json, write_bytes
 
 MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"
@@ -202,5 +202,4 @@ def count_lines(path: Path) -> int:
 def write_if_different(path: Path, content: bytes) -> None:
     if path.is_file() and path.read_bytes() == content:
         return
-    with atomic_write(path) as file:
-        file.write(content)
+    write_bytes(path, content)

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from theworld.data.entries.check import id_key
-from theworld.data.entries.files import atomic_write, read_json, remove_temporaries, sync_folder
+from theworld.data.entries.check_entry import id_key
 from theworld.data.entries.images import ImageTable, positions
 from theworld.data.shards.dataset import IDS, DataSet
 from theworld.data.shards.mds import INDEX, index_bytes
-from theworld.data.shards.plan import EVALUATION, PARTS, TRAIN
+from theworld.data.shards.shard_plan import EVALUATION, PARTS, TRAIN
+from theworld.files import atomic_write, read_json, remove_temporaries, sync_path, write_bytes, write_json
 
 SNAPSHOT = "snapshot.json"
 IMAGES = "images"
@@ -47,13 +47,12 @@ class Pending:
             (new / part).mkdir(parents=True)
         images.save(new / IMAGES)
         content = json.dumps(snapshot, sort_keys=True).encode()
-        with atomic_write(new / SNAPSHOT) as file:
-            file.write(content)
+        write_bytes(new / SNAPSHOT, content)
         digest = hashlib.sha256(content)
         digest.update((new / IMAGES).read_bytes())
         folder = state / f"pending-{digest.hexdigest()[:16]}"
         os.replace(new, folder)
-        sync_folder(state)
+        sync_path(state)
         return cls(folder)
 
     @classmethod
@@ -108,14 +107,12 @@ class Pending:
                     if fragment["shard"]:
                         shards.append(fragment["shard"])
             if shards:
-                with atomic_write(folder / INDEX) as file:
-                    file.write(index_bytes(shards))
-                sync_folder(folder)  # the renamed shards too
+                write_bytes(folder / INDEX, index_bytes(shards))
+                sync_path(folder)  # the renamed shards too
             samples[part] = sum(shard["samples"] for shard in shards)
         ready = {"samples": samples, "rejected": rejected, "json_entries": json_entries}
-        with atomic_write(self.folder / READY) as file:
-            file.write(json.dumps(ready).encode())
-        sync_folder(self.folder)
+        write_json(self.folder / READY, ready)
+        sync_path(self.folder)
 
     def publish(self, train: DataSet, evaluation: DataSet) -> None:
         """Move the finished parts to their data sets. Safe to repeat after a kill at any step."""
@@ -128,7 +125,7 @@ class Pending:
                 continue
             data_set.root.mkdir(parents=True, exist_ok=True)
             os.replace(source, data_set.root / self.snapshot["targets"][part])
-            sync_folder(data_set.root)
+            sync_path(data_set.root)
         for part, data_set in ((EVALUATION, evaluation), (TRAIN, train)):
             if part == TRAIN or data_set.generations():
                 data_set.refresh(lasting, ready["json_entries"])

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait as wait_for_handles
 from typing import Any
 
-from theworld.data.shards.plan import ShardJob
-from theworld.data.shards.write import ShardWriter, Written
+from theworld.data.shards.shard_plan import ShardJob
+from theworld.data.shards.write_shard import ShardWriter, Written
 from theworld.errors import UserError
+from theworld.processes import end_with_parent, leave_interrupts_to_parent
 
 JOBS_PER_WORKER = 3
 _writer: ShardWriter | None = None
@@ -24,15 +21,8 @@ def start_worker(writer: ShardWriter) -> None:
     """Prepare a worker process: leave Ctrl-C to the parent, and end when the parent ends."""
     global _writer
     _writer = writer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        wait_for_handles([parent.sentinel])  # a killed parent cannot tell its workers to stop
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    leave_interrupts_to_parent()
+    end_with_parent()
 
 
 def write_job(job: ShardJob) -> Written:

@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from tqdm import tqdm
 
-from theworld.data.entries.check import id_key
-from theworld.data.entries.files import read_json
+from theworld.data.entries.check_entry import id_key
 from theworld.data.shards.dataset import (
     GENERATION,
     IDS,
@@ -27,6 +25,8 @@ from theworld.data.shards.dataset import (
 )
 from theworld.data.shards.mds import HASH, INDEX, index_bytes, read_ids, stored_info
 from theworld.errors import UserError
+from theworld.files import read_json
+from theworld.progress import Progress
 
 CHUNK = 1 << 22
 
@@ -98,9 +98,8 @@ def check_shards(folder: Path, shards: list[dict[str, Any]], result: Verificatio
     expected = shard_ids(ids, shards)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         checks = pool.map(lambda pair: check_shard(folder, *pair), zip(shards, expected, strict=True))
-        for shard, problem in tqdm(
-            zip(shards, checks, strict=True), folder.name, len(shards), unit=" shards", disable=None
-        ):
+        progress = Progress(len(shards), "shards", folder.name)
+        for shard, problem in progress.follow(zip(shards, checks, strict=True)):
             result.shards += 1
             result.bytes += stored_info(shard)["bytes"]
             if problem:

@@ -10,16 +10,17 @@ from typing import Any
 
 from composer.utils import dist
 
+from theworld.checkpoint.on_disk import Checkpoint, newest_whole_checkpoint, parse_name
+from theworld.config.hub_url import SCHEME, Place
 from theworld.config.schema import Config
 from theworld.errors import UserError
+from theworld.files import put_in_place
 from theworld.hub.access import check_write_access
 from theworld.hub.export import PRETRAINED
-from theworld.hub.layout import SCHEME, Place
 from theworld.hub.resume import fetch_checkpoint, fetch_weights
 from theworld.hub.upload import WORK, Uploader, note_uploaded
 from theworld.model.processing import TheWorldProcessor
-from theworld.train.checkpoint_files import Checkpoint, newest_whole_checkpoint, parse_name
-from theworld.train.ranks import from_rank_zero
+from theworld.ranks import from_rank_zero
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +89,7 @@ def write_pretrained(save_folder: Path, model: Any, processor: TheWorldProcessor
         processor.save_pretrained(aside)
         if model.generation_config is not None:
             model.generation_config.save_pretrained(aside)
-        shutil.rmtree(save_folder / PRETRAINED, ignore_errors=True)
-        aside.rename(save_folder / PRETRAINED)
+        put_in_place(aside, save_folder / PRETRAINED)
 
 
 class CheckpointUploads:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from theworld.config.schema import MISSING, Config, ConvertConfig
 from theworld.config.sizes import parse_bytes
-from theworld.data.entries.hub import SCHEME
+from theworld.data.entries.hub_json import SCHEME
 from theworld.errors import UserError
 
 BUCKET = "open-images-dataset"

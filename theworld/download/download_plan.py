@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from theworld.data.entries.check import id_key
+from theworld.data.entries.check_entry import id_key
 from theworld.data.entries.headers import JPEG_END, JPEG_START, BadImage, check_image
 from theworld.data.entries.images import ImageTable, image_suffix, positions, scan_images
 from theworld.data.shards.dataset import DataSet
-from theworld.data.shards.remote import RemoteDataSet, staging_folder
-from theworld.download.settings import Settings
+from theworld.data.shards.remote_data_set import RemoteDataSet, staging_folder
+from theworld.download.download_settings import Settings
 from theworld.download.state import State
 from theworld.download.wanted import Wanted
 

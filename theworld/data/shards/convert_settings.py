@@ -9,10 +9,10 @@ from typing import Any
 
 from theworld.config.schema import MISSING, ConvertConfig
 from theworld.config.sizes import parse_bytes
-from theworld.data.entries.hub import SCHEME
+from theworld.data.entries.hub_json import SCHEME
 from theworld.data.latents.column import LatentColumn
 from theworld.data.shards.mds import LARGEST_SHARD, ShardFormat, compressor
-from theworld.data.shards.remote import SCHEMES
+from theworld.data.shards.remote_data_set import SCHEMES
 from theworld.errors import UserError
 
 SMALLEST_SHARD = 1 << 12

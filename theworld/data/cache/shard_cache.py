@@ -33,10 +33,10 @@ from streaming.base.format.base.reader import FileInfo, Reader
 from streaming.base.hashing import get_hash, is_hash
 from streaming.base.world import World
 
-from theworld.data.batches.launches import launch_of
-from theworld.data.batches.snapshot import Snapshot
-from theworld.data.batches.space import make_room
-from theworld.errors import UserError
+from theworld.data.cache.launch_folder import launch_of
+from theworld.data.cache.snapshot import Snapshot
+from theworld.data.cache.space import make_room
+from theworld.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ class SnapshotStream(Stream):
                     self._fetch_once(original, final)
                     return
                 except Exception as error:  # each store has errors of its own
-                    faults.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
+                    faults.append(first_line(error))
                     full = isinstance(error, OSError) and error.errno == NO_SPACE
         free = shutil.disk_usage(self.local).free
         raise UserError(

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from theworld.config.hub_url import REPO, SCHEME, Place
 from theworld.config.schema import Config, LoaderConfig
 from theworld.errors import UserError
-from theworld.hub.layout import REPO, SCHEME, Place
 
 TIME = re.compile(r"\d+(\.\d+)?(ep|ba|sp|tok|sec|dur)")
 PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")

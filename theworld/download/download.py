@@ -1,4 +1,4 @@
-"""The download: everything that is wanted and exists, however often the run is broken off."""
+"""One run of the download: everything that is wanted and exists."""
 
 from __future__ import annotations
 
@@ -6,20 +6,16 @@ import errno
 import logging
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from theworld.config.schema import Config
-from theworld.data.shards.lock import exclusive_lock
+from theworld.download.download_plan import Plan, make_plan
+from theworld.download.download_report import DownloadProgress, Report
+from theworld.download.download_settings import MEAN_BYTES, Settings
 from theworld.download.fetch import FAILED, MISSING, NO_DISK, SAVED, SILENT, FetchSettings, Outcome, Task
-from theworld.download.plan import Plan, make_plan
-from theworld.download.report import Progress, Report
-from theworld.download.settings import MEAN_BYTES, Settings, check_settings
 from theworld.download.state import State
 from theworld.download.tars import TarEnd, TarTask
 from theworld.download.wanted import Wanted, read_wanted
@@ -36,77 +32,14 @@ HEX_DIGITS = "0123456789abcdef"
 log = logging.getLogger(__name__)
 
 
-def download(config: Config) -> Report:
-    """Fetch what is wanted and not there; see the ``download`` keys of the schema.
-
-    Raises:
-        UserError: bad settings or input, another download at work, a full disk, a server that knows none of the images.
-    """
-    return run(check_settings(config))
-
-
-def run(settings: Settings) -> Report:
-    """As :func:`download`, with checked settings."""
-    if settings.to == "mds":
-        from theworld.download.spool import SpooledDownload as Kind
-    else:
-        Kind = Download
-    try:
-        settings.state.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"convert.images: {settings.images}: cannot be written to: {error.strerror}") from error
-    try:
-        with only_one(settings), listen_to_signals() as signals:
-            return Kind(settings, signals).run()
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        raise UserError(full_disk(f"{settings.images}: {error.strerror}")) from error
-
-
 def full_disk(place: str) -> str:
     return f"{place}: the disk is full; free some space and run the same command again, it goes on"
-
-
-@contextmanager
-def only_one(settings: Settings) -> Iterator[None]:
-    """One download per image folder."""
-    lock = exclusive_lock(settings.state / "lock", str(settings.images))
-    try:
-        lock.__enter__()
-    except UserError as error:
-        raise UserError(f"{settings.images}: another download is at work there; wait for it to end") from error
-    try:
-        yield
-    finally:
-        lock.__exit__(None, None, None)
 
 
 class Signals:
     """The first signal that came, or None."""
 
     number: int | None = None
-
-
-@contextmanager
-def listen_to_signals() -> Iterator[Signals]:
-    """Note the first SIGINT or SIGTERM; a second one ends the run at once."""
-    found = Signals()
-    if threading.current_thread() is not threading.main_thread():
-        yield found
-        return
-
-    def note(number: int, frame: Any) -> None:
-        if found.number is not None:
-            raise KeyboardInterrupt
-        found.number = number
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield found
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Download:
@@ -188,7 +121,7 @@ class Download:
 
     def _fetch_all(self) -> None:
         settings = self.settings
-        self.progress = Progress(int(self.left.sum()), settings.target)
+        self.progress = DownloadProgress(int(self.left.sum()), settings.target)
         fetch = FetchSettings(
             base=settings.base,
             target=str(settings.target),
@@ -280,7 +213,7 @@ class Download:
                 self._no_disk(outcome)
         self._note_saved(saved)
         self._note_missing(gone)
-        self.progress.add(len(saved), len(gone), failed, sum(outcome.size for outcome in saved))
+        self.progress.took(len(saved), len(gone), failed, sum(outcome.size for outcome in saved))
         if self._stop_asked():
             self.workers.stop()
 

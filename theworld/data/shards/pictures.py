@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import tempfile
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from multiprocessing.connection import wait as wait_for_handles
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +14,7 @@ from streaming.base.format import reader_from_json
 from streaming.base.format.base.reader import Reader
 from torch.utils.data import Dataset
 
-from theworld.data.latents.encode import sample_pixels
+from theworld.data.latents.latent_encoder import sample_pixels
 from theworld.data.latents.record import LatentRecord
 from theworld.errors import UserError
 
@@ -71,18 +67,6 @@ class Pictures(Dataset):
                 folder = self.unpacked.name
             self.opened = number, reader_from_json(folder, "", dict(entry))
         return self.opened[1]
-
-
-def end_with_parent(worker: int) -> None:
-    """A worker ends at once when its parent is killed: it shares the parent's lock, for which the next run waits."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        wait_for_handles([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def first_of_batch(

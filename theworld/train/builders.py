@@ -13,7 +13,7 @@ import torch
 from composer import Evaluator
 
 from theworld.config.schema import Config
-from theworld.data.latents.store import latent_wish
+from theworld.data.cache.latent_store import latent_wish
 from theworld.model.build import load_model
 from theworld.model.processing import TheWorldProcessor
 from theworld.train.composer_model import ComposerTheWorld

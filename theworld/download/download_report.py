@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-import sys
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
-LINE_EVERY = 60.0
+from theworld.progress import LINE_EVERY, Progress
 
 log = logging.getLogger(__name__)
 
@@ -81,52 +77,28 @@ class Report:
         return "\n".join(lines)
 
 
-class Progress:
-    """A bar on a terminal, a line each minute otherwise.
+class DownloadProgress(Progress):
+    """Progress in images, with what is missing or failed and the disk space left.
 
     Args:
         total: images to fetch.
-        folder: where they go, to tell the disk space left.
+        folder: where they go.
         line_every: seconds between lines.
     """
 
     def __init__(self, total: int, folder: Path, line_every: float = LINE_EVERY) -> None:
-        self.total, self.folder, self.line_every = total, folder, line_every
-        self.saved = self.missing = self.failed = self.bytes = 0
-        self.started = self.last_line = time.monotonic()
-        self.bar = tqdm(total=total, unit=" images", disable=None, smoothing=0.05, file=sys.stderr)
+        super().__init__(total, "images", line_every=line_every)
+        self.folder = folder
+        self.missing = self.failed = self.bytes = 0
 
-    def add(self, saved: int, missing: int, failed: int, size: int) -> None:
+    def took(self, saved: int, missing: int, failed: int, size: int) -> None:
         """What has happened since the last call."""
-        self.saved, self.missing, self.failed = self.saved + saved, self.missing + missing, self.failed + failed
-        self.bytes += size
-        self.bar.update(saved + missing)
-        self.tick()
+        self.missing, self.failed, self.bytes = self.missing + missing, self.failed + failed, self.bytes + size
+        self.add(saved + missing)
 
-    def tick(self) -> None:
-        """Refresh; prints the line when a minute has gone by."""
-        now = time.monotonic()
-        if now - self.last_line < (1.0 if not self.bar.disable else self.line_every):
-            return
-        self.last_line = now
-        rate = self.saved / max(now - self.started, 1e-9)
-        megabytes = self.bytes / 1e6 / max(now - self.started, 1e-9)
+    def note(self, seconds: float) -> str:
         free = shutil.disk_usage(self.folder).free / 1e9
-        counts = f"{self.missing:,} missing, {self.failed:,} failed, {free:,.0f} GB of disk left"
-        if not self.bar.disable:
-            self.bar.set_postfix_str(f"{megabytes:.0f} MB/s, {counts}")
-            return
-        done = self.saved + self.missing
-        left = f"{(self.total - done) / rate / 60:,.0f} min left" if rate else "time left unknown"
-        log.info(
-            "%s of %s images, %.0f images/s, %.1f MB/s, %s, %s",
-            f"{done:,}",
-            f"{self.total:,}",
-            rate,
-            megabytes,
-            left,
-            counts,
+        return (
+            f"{self.bytes / 1e6 / seconds:,.1f} MB/s, {self.missing:,} missing, {self.failed:,} failed, "
+            f"{free:,.0f} GB of disk left"
         )
-
-    def close(self) -> None:
-        self.bar.close()

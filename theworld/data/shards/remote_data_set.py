@@ -16,12 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from theworld.data.entries.files import atomic_write, read_json
 from theworld.data.shards.dataset import IDS, MANIFEST, REJECTED, DataSet
 from theworld.data.shards.mds import INDEX, stored_info
-from theworld.data.shards.plan import ShardJob
-from theworld.data.shards.write import ShardWriter, save_fragment
+from theworld.data.shards.shard_plan import ShardJob
+from theworld.data.shards.write_shard import ShardWriter
 from theworld.errors import UserError
+from theworld.files import read_json, write_bytes, write_json
 
 SCHEMES = ("s3", "gs", "oci", "hf", "azure", "azure-dl", "dbfs", "alipan")
 PUSHED = ".pushed.json"
@@ -81,8 +81,7 @@ class RemoteDataSet:
         if known != manifest:
             self._download(REJECTED, self.local.root / REJECTED, optional=True)
             for name, content in ((MANIFEST, manifest), (PUSHED, manifest)):
-                with atomic_write(self.local.root / name) as file:
-                    file.write(json.dumps(content, indent=1).encode() + b"\n")
+                write_bytes(self.local.root / name, json.dumps(content, indent=1).encode() + b"\n")
 
     def push(self) -> None:
         """Bring what is new of the small files up: generations first, then the index, the manifest last."""
@@ -101,8 +100,7 @@ class RemoteDataSet:
         optional = [REJECTED] if (self.local.root / REJECTED).is_file() else []
         for name in [*names, *optional, INDEX, MANIFEST]:
             self.upload(uploader, name)
-        with atomic_write(self._pushed) as file:
-            file.write(json.dumps(manifest).encode())
+        write_json(self._pushed, manifest)
 
     def shard_uploader(self, folder: Path, generation: str) -> Any:
         """Streaming's uploader for the shards in ``folder``; removes each file that it has put up."""
@@ -180,7 +178,7 @@ def upload_finished(
     def upload(job: ShardJob, fragment: dict[str, Any]) -> None:
         name = stored_info(fragment["shard"])["basename"]
         remotes[job.part].upload(uploaders[job.part], name)
-        save_fragment(writer.fragment_path(job), {**fragment, "uploaded": True})
+        write_json(writer.fragment_path(job), {**fragment, "uploaded": True}, sync=False)
         (writer.folder / job.part / name).unlink(missing_ok=True)
 
     with ThreadPoolExecutor(UPLOADS, "upload") as pool:

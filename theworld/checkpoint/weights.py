@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from composer.utils import dist
 from torch.distributed.checkpoint import FileSystemReader  # pyright: ignore[reportPrivateImportUsage]
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load as load_sharded
 
 from theworld.config.schema import ModelConfig
-from theworld.errors import UserError
+from theworld.errors import UserError, first_line
+from theworld.ranks import from_rank_zero
 
 if TYPE_CHECKING:
     from theworld.train.composer_model import ComposerTheWorld
@@ -56,21 +56,16 @@ def read_saved_weights(path: str) -> SavedWeights:
         raise UserError(
             f"load_path: {path}: copy the checkpoint to a folder first; its weights are checked before a load"
         )
-    found: list[SavedWeights | UserError | None] = [None]
-    if dist.get_global_rank() == 0:
-        try:
-            found[0] = _read_folder(Path(path)) if Path(path).is_dir() else _read_file(Path(path))
-        except UserError as error:
-            found[0] = error
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            found[0] = UserError(f"{path}: not a whole checkpoint of this trainer ({_first_line(error)})")
-        except CheckpointException as error:
-            found[0] = UserError(f"{path}: its description cannot be read ({_first_line(error)})")
-    dist.broadcast_object_list(found)
-    if isinstance(found[0], UserError):
-        raise found[0]
-    assert isinstance(found[0], SavedWeights)
-    return found[0]
+    return from_rank_zero(lambda: _read(Path(path)))
+
+
+def _read(path: Path) -> SavedWeights:
+    try:
+        return _read_folder(path) if path.is_dir() else _read_file(path)
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path}: not a whole checkpoint of this trainer ({first_line(error)})") from error
+    except CheckpointException as error:
+        raise UserError(f"{path}: its description cannot be read ({first_line(error)})") from error
 
 
 def _read_file(path: Path) -> SavedWeights:
@@ -214,7 +209,3 @@ class Weights:
 
 def _base_name(base: dict[str, str | None]) -> str:
     return f"{base['name']} at {base['revision']}" if base.get("revision") else str(base.get("name"))
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

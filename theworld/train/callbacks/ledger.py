@@ -10,7 +10,6 @@ it had: ``batches`` is the number of optimizer batches of the run done by then.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +19,8 @@ from composer.utils import dist
 
 from theworld.data.batches.collate import FILLER
 from theworld.data.batches.passes import PassDataset
+from theworld.files import append_line, drop_partial_line, sync_file
+from theworld.ranks import from_rank_zero
 
 
 class Ledger(Callback):
@@ -69,7 +70,7 @@ class Ledger(Callback):
     def sync(self) -> None:
         """Force the lines to disk."""
         if self.file is not None:
-            os.fsync(self.file.fileno())
+            sync_file(self.file)
 
     def close(self, state: State, logger: Logger) -> None:
         if self.file is not None:
@@ -77,38 +78,14 @@ class Ledger(Callback):
             self.file = None
 
 
-def drop_partial_line(path: Path) -> None:
-    """Cut off what a kill left of a line that was being written."""
-    if not path.exists():
-        return
-    with path.open("r+b") as file:
-        content_end = file.seek(0, os.SEEK_END)
-        position = content_end
-        while position > 0:
-            file.seek(position - 1)
-            if file.read(1) == b"\n":
-                break
-            position -= 1
-        if position != content_end:
-            file.truncate(position)
-
-
-def append_line(path: Path, line: dict[str, Any]) -> None:
-    """Append one line of JSON and force it to disk."""
-    drop_partial_line(path)
-    with path.open("ab") as file:
-        file.write((json.dumps(line) + "\n").encode())
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def start_launch(save_folder: Path, facts: dict[str, Any]) -> int:
     """Record a start of the run in ``launches.jsonl`` and return its number, 1 for the first. Rank 0 writes."""
-    number: list[int] = [0]
-    if dist.get_global_rank() == 0:
+
+    def record() -> int:
         path = save_folder / "launches.jsonl"
         save_folder.mkdir(parents=True, exist_ok=True)
-        number[0] = (path.read_bytes().count(b"\n") if path.exists() else 0) + 1
-        append_line(path, {"launch": number[0], **facts})
-    dist.broadcast_object_list(number)
-    return number[0]
+        number = (path.read_bytes().count(b"\n") if path.exists() else 0) + 1
+        append_line(path, {"launch": number, **facts})
+        return number
+
+    return from_rank_zero(record)

@@ -6,14 +6,14 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from composer.utils import dist
 from streaming.base.world import World
 
 from theworld.config.schema import DatasetConfig, ModelConfig
-from theworld.data.batches.cache import SnapshotStream
-from theworld.data.batches.snapshot import Snapshot, read_snapshot
+from theworld.data.cache.shard_cache import SnapshotStream
+from theworld.data.cache.snapshot import Snapshot, read_snapshot
 from theworld.data.latents.record import COLUMN, LatentRecord, resolve_record
 from theworld.errors import UserError
+from theworld.ranks import from_rank_zero
 
 if TYPE_CHECKING:
     from streaming.base.format.base.reader import Reader
@@ -100,16 +100,7 @@ class WorldLatents:
 
     def newest_record(self) -> dict[str, Any] | None:
         """Read what is beside the data set now, the same on all ranks; its record, None if there is nothing."""
-        found: list[Snapshot | UserError | None] = [None]
-        if dist.get_global_rank() == 0:
-            try:
-                found[0] = read_snapshot(self.source, COLUMN, may_miss=True)
-            except UserError as error:
-                found[0] = error
-        dist.broadcast_object_list(found)
-        if isinstance(found[0], UserError):
-            raise found[0]
-        self.snapshot = found[0]
+        self.snapshot = from_rank_zero(lambda: read_snapshot(self.source, COLUMN, may_miss=True))
         return None if self.snapshot is None else self.snapshot.world_latents
 
     def covered(self, snapshot: Snapshot) -> Snapshot:

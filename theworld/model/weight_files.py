@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from transformers.utils import logging
 
-from theworld.errors import UserError
-from theworld.hub.layout import WEIGHTS
+from theworld.errors import UserError, first_line
+
+WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -29,6 +34,17 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
                 # As huggingface_hub notes it: the name that was left out -> the one that stands for it.
                 stored_once.update(file.metadata() or {})
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{path}: cut short or no safetensors file ({str(error).splitlines()[0]})") from error
+            raise UserError(f"{path}: cut short or no safetensors file ({first_line(error)})") from error
     weights.update({name: weights[other] for name, other in stored_once.items() if other in weights})
     return weights
+
+
+@contextmanager
+def errors_only() -> Iterator[None]:
+    """transformers' log without its warnings."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import logging
 import os
 import re
@@ -14,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from theworld.data.entries.files import atomic_write, read_json
 from theworld.errors import UserError
+from theworld.files import read_json, write_json
 
 SCHEME = "hf://"
 URL = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)")
@@ -111,8 +110,7 @@ class HubFile:
             raise self._explain(error) from error
         if not self._has_size(identity["bytes"]):
             raise UserError(f"{self.path}: not the {identity['bytes']:,} bytes that the Hub says; delete it, run again")
-        with atomic_write(self._note) as file:
-            file.write(json.dumps(identity).encode())
+        write_json(self._note, identity)
         return self.path
 
     def _check_space(self, size: int) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from theworld.data.latents.record import LatentRecord
 from theworld.data.samples import decode_sample
-from theworld.model.check import VAE_CHANNELS
+from theworld.model.check_model import VAE_CHANNELS
 from theworld.model.processing import world_pixels
 
 
@@ -52,7 +52,7 @@ class LatentEncoder:
     """
 
     def __init__(self, folder: Path, device: str) -> None:
-        from theworld.model.build import load_world_encoder
+        from theworld.model.world_encoder import load_world_encoder
 
         self.device = torch.device(device)
         self.encoder = load_world_encoder(folder).to(self.device)

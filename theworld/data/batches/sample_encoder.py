@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from theworld.data.latents.encode import from_bytes
+from theworld.data.latents.latent_encoder import from_bytes
 from theworld.data.samples import DecodedSample, Turn
 from theworld.errors import UserError
+from theworld.labels import IGNORE
 
 if TYPE_CHECKING:
     from theworld.model.processing import TheWorldProcessor
-
-IGNORE = -100
-"""The label that carries no loss (torch's ``ignore_index``)."""
 
 
 @dataclass

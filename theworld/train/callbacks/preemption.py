@@ -9,7 +9,7 @@ from composer.core import Callback, State, Time
 from composer.loggers import Logger
 from composer.utils import dist
 
-from theworld.train.signals import StopRequest
+from theworld.signals import StopRequest
 
 log = logging.getLogger(__name__)
 

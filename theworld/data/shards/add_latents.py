@@ -24,17 +24,18 @@ from typing import Any
 
 from streaming import MDSWriter
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from theworld.config.schema import MISSING, Config
-from theworld.data.entries.files import atomic_write, read_json, sync_folder
-from theworld.data.latents.encode import LatentEncoder, devices
-from theworld.data.latents.pictures import Pictures, end_with_parent, first_of_batch
+from theworld.data.latents.latent_encoder import LatentEncoder, devices
 from theworld.data.latents.record import COLUMN, LatentRecord, resolve_record
 from theworld.data.shards.dataset import IDS, MANIFEST, DataSet, iterate_ids, read_shards
 from theworld.data.shards.lock import exclusive_lock
 from theworld.data.shards.mds import HASH, INDEX, index_bytes
+from theworld.data.shards.pictures import Pictures, first_of_batch
 from theworld.errors import UserError
+from theworld.files import atomic_write, read_json, sync_path, write_bytes, write_json
+from theworld.processes import end_with_parent
+from theworld.progress import Progress
 
 RECORD = "record.json"
 FRAGMENTS = ".fragments"
@@ -107,7 +108,7 @@ def add_to(root: Path, record: LatentRecord, maker: Maker, added: Added) -> None
                 continue
             shards = write_generation(generation, store.root / f".{generation.name}", maker)
             os.replace(store.root / f".{generation.name}", target)
-            sync_folder(store.root)
+            sync_path(store.root)
             shutil.rmtree(target / FRAGMENTS)
             store.refresh({COLUMN: record.to_json()})
             added.generations.append(f"{root.name}/{generation.name}")
@@ -120,8 +121,7 @@ def check_record(store: Path, record: LatentRecord) -> None:
     """Latents of two kinds must not mix; the first run says which kind it is."""
     content = read_json(store / RECORD)
     if content is None:
-        with atomic_write(store / RECORD) as file:
-            file.write(json.dumps(record.to_json(), indent=1).encode() + b"\n")
+        write_bytes(store / RECORD, json.dumps(record.to_json(), indent=1).encode() + b"\n")
         return
     difference = LatentRecord.read(str(store), content).difference(record)
     if difference is not None:
@@ -161,6 +161,7 @@ class Maker:
             pictures,
             batch_size=BATCH[self.encoders[0].device.type],
             num_workers=self.workers,
+            # A worker that outlived its parent would hold the parent's lock, for which the next run waits.
             worker_init_fn=end_with_parent if self.workers else None,
             pin_memory=self.encoders[0].device.type == "cuda",
         )
@@ -196,11 +197,10 @@ def write_generation(generation: Path, working: Path, maker: Maker) -> list[dict
     if done:
         logger.info("%s: %d of %d shards were finished by an earlier run", generation.name, len(done), len(shards))
     pictures = Pictures(generation, shards, [n for n in range(len(shards)) if n not in done], maker.record)
-    latents = tqdm(maker.latents(pictures), generation.name, len(pictures), unit=" samples", disable=None)
+    latents = Progress(len(pictures), "samples", generation.name).follow(maker.latents(pictures))
     for number, samples in groupby(latents, key=lambda made: made[0]):
         done[number] = write_shard(working, number, [(entry_id, latent) for _, entry_id, latent in samples])
-    with atomic_write(working / INDEX) as file:
-        file.write(index_bytes([done[number] for number in range(len(shards))]))
+    write_bytes(working / INDEX, index_bytes([done[number] for number in range(len(shards))]))
     return [done[number] for number in range(len(shards))]
 
 
@@ -223,10 +223,8 @@ def write_shard(working: Path, number: int, samples: list[tuple[str, bytes]]) ->
                 writer.write({"id": entry_id, COLUMN: latent})
         (entry,) = json.loads((Path(aside) / INDEX).read_bytes())["shards"]
         written = Path(aside) / entry["raw_data"]["basename"]
-        with open(written, "rb") as file:
-            os.fsync(file.fileno())
+        sync_path(written)
         os.replace(written, working / name)
     entry["raw_data"]["basename"] = name
-    with atomic_write(working / FRAGMENTS / f"{number:05}.json") as file:
-        file.write(json.dumps(entry).encode())
+    write_json(working / FRAGMENTS / f"{number:05}.json", entry)
     return entry

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tqdm import tqdm
+from theworld.progress import LINE_EVERY, Progress
 
-LINE_EVERY = 60.0
 NO_IMAGE = "image not there yet"
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -61,52 +55,29 @@ class Report:
         return "\n".join(lines)
 
 
-class Progress:
-    """A bar on a terminal, a line each minute otherwise.
+class ConvertProgress(Progress):
+    """Progress in images, of at most so many as there are files, with what was read and written.
 
     Args:
         samples: most samples there can be to write.
         line_every: seconds between lines.
     """
 
+    of = "of at most"
+
     def __init__(self, samples: int, line_every: float = LINE_EVERY) -> None:
-        self.total, self.line_every = samples, line_every
-        self.samples = self.bytes = self.json_bytes = 0
-        self.started = self.last_line = time.monotonic()
-        self.bar = tqdm(total=samples, unit=" images", disable=None, smoothing=0.05, file=sys.stderr)
+        super().__init__(samples, "images", line_every=line_every)
+        self.bytes = self.json_bytes = 0
 
     def read(self, json_bytes: int) -> None:
         """Bytes of the conversations file read so far."""
         self.json_bytes = json_bytes
-        if time.monotonic() - self.last_line > self.line_every:
-            self.tick()
+        self.tick()
 
-    def add(self, samples: int, size: int) -> None:
+    def wrote(self, samples: int, size: int) -> None:
         """Samples and image bytes that were written."""
-        self.samples += samples
         self.bytes += size
-        self.bar.update(samples)
+        self.add(samples)
 
-    def tick(self) -> None:
-        """Refresh; prints the line when a minute has gone by."""
-        now = time.monotonic()
-        seconds = max(now - self.started, 1e-9)
-        megabytes = self.bytes / 1e6 / seconds
-        if not self.bar.disable:
-            self.bar.set_postfix_str(f"{megabytes:.0f} MB/s, JSON {self.json_bytes / 1e9:.1f} GB")
-        elif now - self.last_line > self.line_every:
-            rate = self.samples / seconds
-            left = f"{(self.total - self.samples) / rate / 60:.0f} min left" if rate else "time left unknown"
-            logger.info(
-                "%s of at most %s images, %.0f images/s, %.0f MB/s, %s, JSON %.1f GB",
-                f"{self.samples:,}",
-                f"{self.total:,}",
-                rate,
-                megabytes,
-                left,
-                self.json_bytes / 1e9,
-            )
-            self.last_line = now
-
-    def close(self) -> None:
-        self.bar.close()
+    def note(self, seconds: float) -> str:
+        return f"{self.bytes / 1e6 / seconds:,.0f} MB/s, JSON {self.json_bytes / 1e9:.1f} GB"

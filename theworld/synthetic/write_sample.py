@@ -11,10 +11,6 @@ import logging
 import math
 import multiprocessing
 import os
-import signal
-import sys
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -22,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from theworld.errors import UserError
+from theworld.files import write_bytes
+from theworld.processes import end_with_parent, leave_interrupts_to_parent
+from theworld.progress import Progress
 from theworld.synthetic.sample import describe, filename
 
 log = logging.getLogger(__name__)
@@ -166,7 +164,7 @@ def _write(out: Path, tasks: Iterator[_Task], samples: int, available: int, work
     """Collect the entries in order into the JSON, which gets its name when it is complete."""
     path, aside = out / JSON_NAME, out / f".{JSON_NAME}.tmp"
     written = image_bytes = 0
-    progress = _Progress(samples)
+    progress = Progress(samples, "samples")
     try:
         with open(aside, "w", encoding="utf-8") as file:
             separator = "["
@@ -195,7 +193,7 @@ def _in_order(tasks: Iterator[_Task], workers: int) -> Iterator[_Done]:
         return
     # spawn: a fork of a process with threads (torch, a progress bar) can hang.
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_live_with_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker) as pool:
         waiting: collections.deque[Future[_Done]] = collections.deque()
         try:
             for task in itertools.chain(tasks, [None] * (workers * TASKS_AHEAD)):
@@ -207,17 +205,9 @@ def _in_order(tasks: Iterator[_Task], workers: int) -> Iterator[_Done]:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _live_with_parent() -> None:
-    """In a worker: leave Ctrl-C to the parent, and do not outlive it when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "runs in worker processes only"
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+def _start_worker() -> None:
+    leave_interrupts_to_parent()
+    end_with_parent()
 
 
 def _render(task: _Task) -> _Done:
@@ -238,30 +228,6 @@ def _put(path: Path, content: bytes) -> bool:
     """Write a file aside and rename it, unless it is there with this content; True when it was written."""
     if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
         return False
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    # Not forced to disk: it can be rendered again.
+    write_bytes(path, content, sync=False)
     return True
-
-
-class _Progress:
-    """A bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done = total, 0
-        self.started = self.told = time.monotonic()
-        self.bar = tqdm(total=total, unit=" samples", disable=not sys.stderr.isatty())
-
-    def add(self, count: int) -> None:
-        self.done += count
-        self.bar.update(count)
-        now = time.monotonic()
-        if self.bar.disable and now - self.told > SECONDS_PER_LINE:
-            self.told = now
-            log.info("%d of %d samples, %.0f a second", self.done, self.total, self.done / (now - self.started))
-
-    def close(self) -> None:
-        self.bar.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import Any, BinaryIO
 
 import xxhash
 
-from theworld.data.entries.check import image_id
-from theworld.data.entries.files import read_json, temporary_name
+from theworld.data.entries.check_entry import image_id
 from theworld.data.entries.headers import BadImage, check_image
 from theworld.data.entries.images import image_suffix, printable
 from theworld.data.latents.column import LatentColumn
 from theworld.data.shards.mds import ShardFormat, compressor, file_info, stored_info
-from theworld.data.shards.plan import ShardJob
+from theworld.data.shards.shard_plan import ShardJob
+from theworld.files import read_json, sync_path, temporary_name, write_json
 
 RETRY_ALWAYS = -1  # a size that no file has: such a rejection never counts as unchanged
 
@@ -120,10 +119,10 @@ class ShardWriter:
         if shard is None:
             written.temporary.unlink()
         else:
-            with open(written.temporary, "rb") as file:
-                os.fsync(file.fileno())
+            sync_path(written.temporary)
             os.replace(written.temporary, self.folder / job.part / stored_info(shard)["basename"])
-        save_fragment(self.fragment_path(job), written.fragment)
+        # Not forced to disk: a fragment that is not whole means that its shard is written again.
+        write_json(self.fragment_path(job), written.fragment, sync=False)
         return written.fragment
 
     def _write_samples(
@@ -182,13 +181,6 @@ class ShardWriter:
 GONE = "image went away while converting"
 CHANGED = "image changed while converting"
 UNREADABLE = "image cannot be read"
-
-
-def save_fragment(path: Path, fragment: dict[str, Any]) -> None:
-    """Put a fragment into place, whole but not flushed to the disk."""
-    temporary = temporary_name(path)
-    temporary.write_bytes(json.dumps(fragment).encode())
-    os.replace(temporary, path)
 
 
 def read_record(records: BinaryIO, offset: int, length: int) -> bytes:

@@ -2,7 +2,7 @@
 
 Composer's own saver writes to the final name and then moves a link: a kill in between leaves a cut file, or no link,
 and its autoresume then fails or starts over; on two nodes that share ``save_folder`` it always crashes. Here a
-checkpoint is written aside, forced to disk and renamed, and resuming (:mod:`~theworld.train.checkpoint_files`) looks
+checkpoint is written aside, forced to disk and renamed, and resuming (:mod:`~theworld.checkpoint.on_disk`) looks
 at the checkpoints themselves.
 """
 
@@ -20,7 +20,8 @@ from composer.loggers import Logger
 from composer.utils import create_interval_scheduler, dist
 from composer.utils.checkpoint import save_checkpoint
 
-from theworld.train.checkpoint_files import is_whole, list_checkpoints
+from theworld.checkpoint.on_disk import is_whole, list_checkpoints
+from theworld.files import put_in_place
 
 log = logging.getLogger(__name__)
 
@@ -92,12 +93,7 @@ class WholeCheckpointSaver(Callback):
         if dist.get_global_rank() == 0:
             assert saved is not None
             written = Path(saved).parent if state.fsdp_sharded_state_dict_enabled else Path(saved)
-            for member in [*(written.iterdir() if written.is_dir() else []), written]:
-                force_to_disk(member)
-            if final.is_dir():
-                shutil.rmtree(final)
-            os.replace(written, final)
-            force_to_disk(self.folder)
+            put_in_place(written, final)
             shutil.rmtree(self.folder / SAVING, ignore_errors=True)
             point_latest(self.folder, final)
             if self.after_save is not None:
@@ -124,15 +120,6 @@ class WholeCheckpointSaver(Callback):
                 shutil.rmtree(checkpoint.path)
             else:
                 checkpoint.path.unlink(missing_ok=True)
-
-
-def force_to_disk(path: Path) -> None:
-    """fsync a file, or a folder's list of names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def point_latest(folder: Path, checkpoint: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, overload
 
-from theworld.data.shards.remote import is_not_found
+from theworld.data.shards.remote_data_set import is_not_found
 from theworld.errors import UserError
 
 READ_ATTEMPTS = 3

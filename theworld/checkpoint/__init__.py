@@ -1,0 +1,1 @@
+"""Checkpoints on disk: which are whole, how one is written, which weights it holds."""

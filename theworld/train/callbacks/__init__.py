@@ -1,0 +1,1 @@
+"""What rides along in Composer's trainer: one callback a file."""
