@@ -27,7 +27,9 @@ def open_data(config: Config, growing: bool = True) -> TrainData:
 
 def ids_of(batch: dict[str, Any]) -> list[str]:
     """Ids of the data set's samples in the batch; those that only fill it up are left out."""
-    return [name for name, reason in zip(batch["sample_ids"], batch["skipped"], strict=True) if reason != "filler"]
+    return [
+        name for name, reason in zip(batch["sample_ids"], batch["skipped"], strict=True) if reason != "padding sample"
+    ]
 
 
 def read_pass(data: TrainData) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from theworld.config.schema import ModelConfig, ProjectorConfig
-from theworld.data.batches.collate import FILLER, Collator, samples_in_batch, tokens_in_batch
+from theworld.data.batches.collate import PADDING_SAMPLE, Collator, samples_in_batch, tokens_in_batch
 from theworld.data.batches.sample_encoder import EncodedSample, SampleEncoder
 from theworld.data.samples import decode_sample
 from theworld.errors import UserError
@@ -149,7 +149,7 @@ def test_batch_pads_masks_and_counts(processor: TheWorldProcessor) -> None:
     short = three_turns()
     short["conversations"], short["bbox"] = short["conversations"][:2], short["bbox"][:2]
     filler = encoder(decode_sample(three_turns()))
-    filler.labels, filler.no_loss = [IGNORE] * len(filler.labels), FILLER
+    filler.labels, filler.no_loss = [IGNORE] * len(filler.labels), PADDING_SAMPLE
     samples = [encoder(decode_sample(three_turns())), encoder(decode_sample(short)), filler]
     batch = Collator(processor)(samples)
     lengths = [len(sample.input_ids) for sample in samples]

@@ -10,7 +10,7 @@ TOTAL = sum(SHARDS)
 
 
 def shuffle(seed: int = 3, epoch: int = 0, enabled: bool = True) -> Shuffle:
-    return Shuffle(enabled, seed, epoch, groups=4)
+    return Shuffle(enabled, seed, epoch, num_canonical_nodes=4)
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -60,16 +60,16 @@ def test_ranks_share_a_batch_without_changing_it(ranks: int) -> None:
     for position in range(0, TOTAL, 8):
         slots = [slot for rank in range(ranks) for slot in rank_batch(order, position, 8, rank, ranks)]
         assert len(slots) == 8
-        real = [slot.index for slot in slots if not slot.filler]
+        real = [slot.index for slot in slots if not slot.is_padding]
         assert real == list(order[position : position + 8])
-        fillers = [slot.index for slot in slots if slot.filler]
+        fillers = [slot.index for slot in slots if slot.is_padding]
         assert set(fillers) <= set(real)
     assert fillers, "the last batch is short and must have been filled up"
 
 
 def test_few_shards_are_open_at_a_time_at_full_size() -> None:
     shards = [200] * 4547
-    order = pass_order([Stage(0, 200 * 4547, 256)], shards, Shuffle(True, 1, 0, groups=8))
+    order = pass_order([Stage(0, 200 * 4547, 256)], shards, Shuffle(True, 1, 0, num_canonical_nodes=8))
     assert len(set(order[:2560] // 200)) <= 8 * (4096 // 200 + 2)
     per_half = [
         set(np.concatenate([order[p + h : p + h + 128] for p in range(0, 256 * 500, 256)]) // 200) for h in (0, 128)

@@ -28,7 +28,9 @@ def open_data(config: Config, growing: bool = True) -> TrainData:
 
 
 def ids_of(batch: dict[str, Any]) -> list[str]:
-    return [name for name, reason in zip(batch["sample_ids"], batch["skipped"], strict=True) if reason != "filler"]
+    return [
+        name for name, reason in zip(batch["sample_ids"], batch["skipped"], strict=True) if reason != "padding sample"
+    ]
 
 
 def flat(batches: list[list[str]]) -> list[str]:

@@ -24,7 +24,7 @@ Batch = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def batch(raw_sample: Path, processor: Any) -> Batch:
-    """16 samples of the built-in data, the second without loss, the last a filler."""
+    """16 samples of the built-in data, the second without loss, the last a padding sample."""
     encoder = SampleEncoder(processor, 4096)
     encoded = []
     for entry in json.loads((raw_sample / "openspatial.json").read_text())[:16]:
@@ -33,7 +33,7 @@ def batch(raw_sample: Path, processor: Any) -> Batch:
         encoded.append(encoder(decode_sample({**sample, **{k: entry[k] for k in ("conversations", "bbox")}})))
     made = Collator(processor)(encoded)
     made["labels"][[1, 15]] = -100
-    made["skipped"][1], made["skipped"][15] = "image cannot be decoded", "filler"
+    made["skipped"][1], made["skipped"][15] = "image cannot be decoded", "padding sample"
     return made
 
 

@@ -50,7 +50,7 @@ def test_loss_and_accuracy_of_every_held_out_token(raw_sample: Path, tmp_path: P
     config = held_out_config(raw_sample, tmp_path, "eval_interval=3ba", "optimizer.lr=0.0", "max_duration=3ba")
     convert(config.convert)
     held_out = json.loads((tmp_path / "mds-eval" / "manifest.json").read_text())["samples"]
-    assert held_out % 6, "the last batch must be short, or fillers are not tested"
+    assert held_out % 6, "the last batch must be short, or padding samples are not tested"
     assert train(config) == 0
 
     from streaming import StreamingDataset

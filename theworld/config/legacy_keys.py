@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SEED_KEYS: dict[str, str] = {
+LEGACY_KEYS: dict[str, str] = {
     "dataset_name": "the data set is convert.json with convert.images",
     "train_dataset_path": "it is convert.json now",
     "image_folder": "it is convert.images now",

@@ -15,7 +15,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from theworld.config.legacy_keys import SEED_KEYS
+from theworld.config.legacy_keys import LEGACY_KEYS
 from theworld.config.schema import Config
 from theworld.errors import UserError, first_line
 
@@ -106,9 +106,9 @@ def merge_known(config: DictConfig, update: DictConfig, where: str) -> DictConfi
 
 def unknown_key(key: str) -> str:
     """The line for a key that the schema does not have, with what was probably meant."""
-    seed_key = SEED_KEYS.get(key.rpartition(".")[2])
-    if seed_key:
-        return f"unknown key {key}: {seed_key}"
+    renamed = LEGACY_KEYS.get(key.rpartition(".")[2])
+    if renamed:
+        return f"unknown key {key}: {renamed}"
     known = list(known_keys())
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
     if not close:

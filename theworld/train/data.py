@@ -39,7 +39,7 @@ LONGEST_TMPDIR = 107 - len("/pymp-12345678/listener-12345678")
 
 
 @dataclass
-class Preparation:
+class SampleTransform:
     """MDS sample -> decoded sample -> encoded sample; runs in the loader's workers."""
 
     encoder: SampleEncoder
@@ -95,9 +95,9 @@ def build_data(
         settings.shuffle,
         seed if settings.shuffle_seed is None else settings.shuffle_seed,
         epoch=0,
-        groups=settings.num_canonical_nodes,
+        num_canonical_nodes=settings.num_canonical_nodes,
     )
-    prepare = Preparation(encoder, settings.draw_bboxes)
+    prepare = SampleTransform(encoder, settings.draw_bboxes)
     dataset = PassDataset(source, shuffle, global_batch_size, prepare, growing, latents)
     encoder.world_latents = dataset.latents is not None
     workers = config.num_workers

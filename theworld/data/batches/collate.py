@@ -18,10 +18,10 @@ Batch = dict[str, Any]
 """``input_ids``, ``labels``, ``attention_mask``, ``token_type_ids`` (B, L) int64; ``pixel_values`` (B, 3, H, W) and
 ``world_pixel_values`` (B, 3, S, S) float32, or instead of these ``world_latents`` (B, 16, S/8, S/8) bfloat16; and per
 sample, as lists of length B: ``sample_ids`` (str), ``skipped`` (why it carries no loss, "" if it does;
-:data:`FILLER` for samples that only fill the batch up), ``turns_cut`` and ``irregularities`` (int: turns beyond
+:data:`PADDING_SAMPLE` for samples that only fill the batch up), ``turns_cut`` and ``irregularities`` (int: turns beyond
 ``max_seq_len``; what was left out of the sample as unusable)."""
 
-FILLER = "filler"
+PADDING_SAMPLE = "padding sample"
 
 
 @dataclass
@@ -57,8 +57,8 @@ class Collator:
 
 
 def samples_in_batch(batch: Batch) -> int:
-    """Samples of the data set in the batch: fillers are repeats and do not count."""
-    return sum(reason != FILLER for reason in batch["skipped"])
+    """Samples of the data set in the batch: padding samples are repeats and do not count."""
+    return sum(reason != PADDING_SAMPLE for reason in batch["skipped"])
 
 
 def tokens_in_batch(batch: Batch) -> dict[str, int | float]:

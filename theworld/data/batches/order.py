@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 Indices = NDArray[np.int64]
 
 SHUFFLE_BLOCK = 4096
-"""Samples that are shuffled among each other within a group: about twenty shards of 200, few enough to be opened
+"""Samples that are shuffled among each other within a part: about twenty shards of 200, few enough to be opened
 before the first batch, enough to break up what a shard has in common."""
 
 
@@ -49,9 +49,9 @@ class Shuffle:
     enabled: bool
     seed: int
     epoch: int
-    groups: int
+    num_canonical_nodes: int
     """Parts of the data that are read side by side. Each batch takes equally many samples from each, and the same
-    slots of every batch come from the same group, so that with up to this many nodes no shard is needed on two."""
+    slots of every batch come from the same part, so that with up to this many nodes no shard is needed on two."""
 
 
 def pass_order(stages: Sequence[Stage], shard_sizes: Sequence[int], shuffle: Shuffle) -> Indices:
@@ -60,7 +60,7 @@ def pass_order(stages: Sequence[Stage], shard_sizes: Sequence[int], shuffle: Shu
     Args:
         stages: in order of their positions.
         shard_sizes: samples of each shard, in index order; must reach the last stage's ``samples``.
-        shuffle: seed, epoch and group count.
+        shuffle: seed, epoch and part count.
 
     Returns:
         (samples,) of the last stage; the first ``stages[-1].position`` entries do not depend on the last stage.
@@ -76,7 +76,7 @@ def pass_order(stages: Sequence[Stage], shard_sizes: Sequence[int], shuffle: Shu
             generator = np.random.default_rng([shuffle.seed, shuffle.epoch, number])
             # Only the shards known at the stage may count, else later growth would change an earlier order.
             known_ends = ends[: np.searchsorted(ends, stage.samples) + 1]
-            rest = arrange(rest, known_ends, stage.global_batch_size, shuffle.groups, generator)
+            rest = arrange(rest, known_ends, stage.global_batch_size, shuffle.num_canonical_nodes, generator)
         else:
             rest = np.sort(rest)
         order = np.concatenate([order[: stage.position], rest])
@@ -84,21 +84,24 @@ def pass_order(stages: Sequence[Stage], shard_sizes: Sequence[int], shuffle: Shu
     return order
 
 
-def arrange(samples: Indices, shard_ends: Indices, batch: int, groups: int, generator: np.random.Generator) -> Indices:
+def arrange(
+    samples: Indices, shard_ends: Indices, batch: int, num_canonical_nodes: int, generator: np.random.Generator
+) -> Indices:
     """Shuffle so that each batch mixes many shards, yet few shards are open at a time.
 
-    Shards are put in random order and cut into ``groups`` equal parts; each part is shuffled in blocks; each batch
-    takes ``batch / groups`` consecutive samples from every part. Samples that do not fill a batch come last.
+    Shards are put in random order and cut into ``num_canonical_nodes`` equal parts; each part is shuffled in blocks;
+    each batch takes ``batch / num_canonical_nodes`` consecutive samples from every part. Samples that do not fill a
+    batch come last.
     """
-    groups = math.gcd(batch, groups)
+    num_canonical_nodes = math.gcd(batch, num_canonical_nodes)
     shards = np.searchsorted(shard_ends, samples, side="right")
     rank_of_shard = generator.permutation(len(shard_ends))
     by_shard = samples[np.lexsort((samples, rank_of_shard[shards]))]
     full_batches = len(by_shard) // batch
     filled, leftover = by_shard[: full_batches * batch], by_shard[full_batches * batch :]
-    parts = filled.reshape(groups, -1)
+    parts = filled.reshape(num_canonical_nodes, -1)
     mixed = np.stack([shuffle_blocks(part, generator) for part in parts]) if full_batches else parts
-    rows = mixed.reshape(groups, full_batches, batch // groups).transpose(1, 0, 2).reshape(-1)
+    rows = mixed.reshape(num_canonical_nodes, full_batches, batch // num_canonical_nodes).transpose(1, 0, 2).reshape(-1)
     return np.concatenate([rows, generator.permutation(leftover)])
 
 
@@ -113,14 +116,14 @@ class Slot:
     """A place in a rank's batch: which sample, and whether it only fills the batch up."""
 
     index: int
-    filler: bool
+    is_padding: bool
 
 
 def rank_batch(order: Indices, position: int, global_batch_size: int, rank: int, ranks: int) -> list[Slot]:
     """The rank's share of the global batch that begins at ``position``.
 
     All ranks get equally many slots. Where the samples run out, the global batch is filled up with samples that it
-    already has, marked as fillers: they carry no loss.
+    already has, marked as padding samples: they carry no loss.
     """
     members = order[position : position + global_batch_size]
     share = global_batch_size // ranks

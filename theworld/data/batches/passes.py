@@ -17,7 +17,7 @@ from composer.utils import dist
 from streaming import StreamingDataset
 from torch.utils.data import IterableDataset, get_worker_info
 
-from theworld.data.batches.collate import FILLER
+from theworld.data.batches.collate import PADDING_SAMPLE
 from theworld.data.batches.order import SHUFFLE_BLOCK, Indices, Shuffle, Stage, pass_order, rank_batch
 from theworld.data.batches.sample_encoder import EncodedSample
 from theworld.data.cache.latent_store import LatentWish, WorldLatents, find_latents
@@ -163,7 +163,7 @@ class PassDataset(IterableDataset):
         capacity = check_capacity(Path(local).resolve(), self.source.cache_limit, sizes)
         total = sum(sizes)
         shards_of_a_group = SHUFFLE_BLOCK * len(sizes) / self.snapshot.samples + 1
-        side_by_side = min(total, int(self.shuffle.groups * shards_of_a_group * total / len(sizes)))
+        side_by_side = min(total, int(self.shuffle.num_canonical_nodes * shards_of_a_group * total / len(sizes)))
         if capacity < side_by_side and self.shuffle.enabled:
             log.warning(
                 "the cache of shards holds %s, but %s are read side by side: some shards are fetched several times",
@@ -217,7 +217,7 @@ class PassDataset(IterableDataset):
         """The place in the pass and what it was a place in. Called by Composer at each save.
 
         Args:
-            num_samples: samples of this pass trained on, over all ranks, fillers not counted.
+            num_samples: samples of this pass trained on, over all ranks, padding samples not counted.
             from_beginning: counted from the start of the pass; nothing else is supported.
         """
         if not from_beginning:
@@ -227,7 +227,11 @@ class PassDataset(IterableDataset):
             "epoch": self.shuffle.epoch,
             "position": num_samples,
             "stages": [stage.state_dict() for stage in self.stages],
-            "shuffle": {"enabled": self.shuffle.enabled, "seed": self.shuffle.seed, "groups": self.shuffle.groups},
+            "shuffle": {
+                "enabled": self.shuffle.enabled,
+                "seed": self.shuffle.seed,
+                "groups": self.shuffle.num_canonical_nodes,
+            },
             "generations": [generation.state_dict() for generation in self.snapshot.generations],
             "fingerprint": self.snapshot.fingerprint,
         }
@@ -281,8 +285,8 @@ class PassDataset(IterableDataset):
                 for slot in self.slots(start):
                     lookahead.wait(self.shard_of(slot.index))
                     encoded = self.prepare(self.sample(slot.index))
-                    if slot.filler:
-                        encoded = replace(encoded, labels=[IGNORE] * len(encoded.labels), no_loss=FILLER)
+                    if slot.is_padding:
+                        encoded = replace(encoded, labels=[IGNORE] * len(encoded.labels), no_loss=PADDING_SAMPLE)
                     yield encoded
 
     def shard_of(self, index: int) -> int:

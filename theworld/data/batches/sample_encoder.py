@@ -104,12 +104,12 @@ class SampleEncoder:
         messages: list[dict[str, Any]] = []
         done = ""
         for number, turn in enumerate(turns):
-            content: list[dict[str, str]] = [{"type": "text", "text": self.defuse(turn.question)}]
+            content: list[dict[str, str]] = [{"type": "text", "text": self.escape(turn.question)}]
             if number == 0:
                 content.insert(0, {"type": "image"})
             messages.append({"role": "user", "content": content})
             with_prompt = self.template(messages, add_generation_prompt=True)
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": self.defuse(turn.answer)}]})
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": self.escape(turn.answer)}]})
             with_answer = self.template(messages, add_generation_prompt=False)
             if not (with_prompt.startswith(done) and with_answer.startswith(with_prompt)):
                 raise UserError("the processor's chat template rewrites earlier turns; answers cannot be told apart")
@@ -127,7 +127,7 @@ class SampleEncoder:
     def tokenize(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def defuse(self, text: str) -> str:
+    def escape(self, text: str) -> str:
         """Text from the data with the tokenizer's special tokens broken up, so that it cannot forge a turn or an
         image: ``<end_of_turn>`` becomes ``< end_of_turn>``."""
         for token in self.special_tokens:

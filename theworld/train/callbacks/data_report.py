@@ -15,7 +15,7 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
 
-from theworld.data.batches.collate import FILLER
+from theworld.data.batches.collate import PADDING_SAMPLE
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +34,11 @@ class DataReport(Callback):
 
     def batch_end(self, state: State, logger: Logger) -> None:
         batch: dict[str, Any] = state.batch
-        real = [reason != FILLER for reason in batch["skipped"]]
+        real = [reason != PADDING_SAMPLE for reason in batch["skipped"]]
         skipped = {
             name: reason
             for name, reason in zip(batch["sample_ids"], batch["skipped"], strict=True)
-            if reason not in ("", FILLER)
+            if reason not in ("", PADDING_SAMPLE)
         }
         counts = state.device.tensor_to_device(
             torch.tensor(

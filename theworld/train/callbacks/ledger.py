@@ -17,7 +17,7 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
 
-from theworld.data.batches.collate import FILLER
+from theworld.data.batches.collate import PADDING_SAMPLE
 from theworld.data.batches.passes import PassDataset
 from theworld.files import append_line, drop_partial_line, sync_file
 from theworld.ranks import from_rank_zero
@@ -46,7 +46,7 @@ class Ledger(Callback):
         line: dict[str, Any] = {"launch": self.launch, "batch": int(state.timestamp.batch) - 1, "ids": []}
         skipped: dict[str, str] = {}
         for sample_id, reason in zip(state.batch["sample_ids"], state.batch["skipped"], strict=True):
-            if reason == FILLER:
+            if reason == PADDING_SAMPLE:
                 continue
             if reason:
                 skipped[sample_id] = reason

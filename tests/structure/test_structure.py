@@ -1,0 +1,112 @@
+"""The house itself: who may import whom, no circles, no file name twice."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = "theworld"
+DEPTH = 3
+
+Graph = Mapping[str, Iterable[str]]
+
+FORBIDDEN = {
+    "theworld.config": {"theworld.data", "theworld.model", "theworld.checkpoint", "theworld.hub", "theworld.train"},
+    "theworld.model": {"theworld.data", "theworld.checkpoint", "theworld.hub", "theworld.train", "theworld.download"},
+    "theworld.data": {"theworld.checkpoint", "theworld.hub", "theworld.train", "theworld.download"},
+    "theworld.checkpoint": {"theworld.data", "theworld.hub", "theworld.train", "theworld.download"},
+    "theworld.hub": {"theworld.data", "theworld.train", "theworld.download"},
+    "theworld.download": {"theworld.model", "theworld.checkpoint", "theworld.hub", "theworld.train"},
+    "theworld.synthetic": {"theworld.data", "theworld.model", "theworld.train", "theworld.hub", "theworld.config"},
+    "theworld.audit": {"theworld.data", "theworld.model", "theworld.checkpoint", "theworld.hub", "theworld.train"},
+}
+"""Package -> packages that nothing in it may import; the rules of CONTRIBUTING.md."""
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Module -> modules of the package that it imports, inside functions too, not under TYPE_CHECKING."""
+    graph = grimp.build_graph(PACKAGE, exclude_type_checking_imports=True, cache_dir=None)
+    return {module: set(graph.find_modules_directly_imported_by(module)) for module in graph.modules}
+
+
+def package_of(module: str, packages: set[str]) -> str | None:
+    """The package that a module counts to, to a depth of three names; None for modules directly in ``theworld``."""
+    own = module if module in packages else module.rpartition(".")[0]
+    cut = ".".join(own.split(".")[:DEPTH])
+    return None if cut == PACKAGE else cut
+
+
+def between_packages(graph: Graph, packages: set[str]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for module, imported in graph.items():
+        for other in imported:
+            ends = package_of(module, packages), package_of(other, packages)
+            if ends[0] and ends[1] and ends[0] != ends[1]:
+                found[ends[0]].add(ends[1])
+    return found
+
+
+def circle(graph: Graph) -> str | None:
+    """A circle as ``a -> b -> a``, or None."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return " -> ".join(reversed(error.args[1]))
+    return None
+
+
+def packages_on_disk() -> set[str]:
+    return {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / PACKAGE).rglob("__init__.py")}
+
+
+def test_no_circle_between_files() -> None:
+    assert circle(import_graph()) is None
+
+
+def test_no_circle_between_packages() -> None:
+    assert circle(between_packages(import_graph(), packages_on_disk())) is None
+
+
+def test_a_circle_would_be_seen_and_named() -> None:
+    graph = import_graph()
+    graph["theworld.config.schema"].add("theworld.train.run")
+    assert "theworld.config.schema" in str(circle(graph))
+    named = str(circle(between_packages(graph, packages_on_disk())))
+    assert "theworld.config" in named
+    assert "theworld.train" in named
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_who_may_import_whom(package: str) -> None:
+    def within(module: str, name: str) -> bool:
+        return module == name or module.startswith(f"{name}.")
+
+    graph = import_graph()
+    assert any(within(module, package) for module in graph), f"{package} is gone: change the rules with it"
+    wrong = [
+        f"{module} imports {other}"
+        for module, imported in graph.items()
+        if within(module, package)
+        for other in imported
+        if any(within(other, name) for name in FORBIDDEN[package])
+    ]
+    assert not wrong
+
+
+def test_no_file_name_twice() -> None:
+    names = Counter(path.name for path in (ROOT / PACKAGE).rglob("*.py") if path.name != "__init__.py")
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("module", ["theworld", "theworld.config.load", "theworld.model", "theworld.download.start"])
+def test_light_modules_import_no_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
