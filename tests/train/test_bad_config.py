@@ -45,7 +45,7 @@ TRAIN = runpy.run_path(str(ROOT / "recipes" / "train.py"))["main"]
         (["optimizer.name=adamm"], "optimizer.name: 'adamm' is not known"),
         (["optimizer.learning=1"], "unknown"),
         (["scheduler.t_wamup=1ba"], "scheduler.t_wamup: unknown setting"),
-        (["callbacks.speed_monitr={}"], "'speed_monitr' is not known"),
+        (["callbacks.speed_monitr={}", "model.gemma=/no/such/folder"], "did you mean speed_monitor"),
         (["train_loader.dataset.max_seq_len=24"], "max_seq_len"),
         (["train_loader.dataset.cache_limit=lots"], "train_loader.dataset.cache_limit: 'lots' is no size"),
         (["parallelism_config.fsdp2={}"], "parallelism_config.fsdp2: unknown"),

@@ -222,6 +222,9 @@ class Config:
     """name: settings, for example speed_monitor: {window_size: 10}."""
     loggers: dict[str, Any] = field(default_factory=dict)
     """name: settings, for example tensorboard: {}."""
+    code_paths: list[str] = field(default_factory=list)
+    """Your own code, for names such as callbacks: {my_module:MyCallback: {}}: Python files, which are imported, or
+    folders, which go on the import path."""
     progress_bar: bool | None = None
     """null: a bar on a terminal, plain lines otherwise."""
     log_interval: str = "10ba"

@@ -18,7 +18,16 @@ from theworld.model.build import load_model
 from theworld.model.processing import TheWorldProcessor
 from theworld.train.composer_model import ComposerTheWorld
 from theworld.train.data import TrainData, build_data
-from theworld.train.registry import LOGGERS, OPTIMIZERS, SCHEDULERS, construct, construct_named, lookup
+from theworld.train.registry import (
+    DEFAULT_OPTIMIZER,
+    DEFAULT_SCHEDULER,
+    LOGGERS,
+    OPTIMIZERS,
+    SCHEDULERS,
+    construct,
+    construct_named,
+    lookup,
+)
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +71,7 @@ def build_evaluator(config: Config, held_out: TrainData | None) -> Evaluator | N
 def build_optimizer(config: Config, model: ComposerTheWorld) -> torch.optim.Optimizer:
     """The optimizer over what trains, and nothing else."""
     settings = dict(config.optimizer)
-    build = lookup(OPTIMIZERS, "optimizer.name", str(settings.pop("name", "decoupled_adamw")))
+    build = lookup(OPTIMIZERS, "optimizer.name", str(settings.pop("name", DEFAULT_OPTIMIZER)))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     log.info(
         "%d parameters train, %d are frozen",
@@ -75,7 +84,7 @@ def build_optimizer(config: Config, model: ComposerTheWorld) -> torch.optim.Opti
 def build_scheduler(config: Config) -> Any:
     """The learning-rate schedule."""
     settings = dict(config.scheduler)
-    build = lookup(SCHEDULERS, "scheduler.name", str(settings.pop("name", "cosine_with_warmup")))
+    build = lookup(SCHEDULERS, "scheduler.name", str(settings.pop("name", DEFAULT_SCHEDULER)))
     return construct(build, "scheduler", settings)
 
 

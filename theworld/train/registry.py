@@ -1,65 +1,211 @@
-"""Names in the YAML -> Composer's classes. Names are LLM Foundry's."""
+"""Names in the YAML -> classes: Composer's by LLM Foundry's names, and a user's own as ``package.module:Class``."""
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import importlib.util
 import inspect
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from composer import algorithms, callbacks, loggers, optim
-from composer.core import Algorithm, Callback
-from composer.loggers import LoggerDestination
 
+from theworld.config.schema import Config
 from theworld.errors import UserError, first_line
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+DEFAULT_OPTIMIZER = "decoupled_adamw"
+DEFAULT_SCHEDULER = "cosine_with_warmup"
+
+Builder = Callable[..., Any]
+Table = dict[str, Builder | str]
+"""Name -> class, or why this project has no use for it."""
+
+OWN_CHECKPOINTS = "checkpoints are this project's own, so that none is half written: save_interval and load_path do it"
+OWN_SAMPLES = "it drops, mixes or changes samples, and each is to be trained on exactly once as it is"
+OWN_PICTURES = (
+    "it takes a batch for a pair of pictures and classes; change the picture in transform or before conversion"
+)
+OWN_LINES = "progress_bar and log_interval say it"
+
+OPTIMIZERS: Table = {
     "decoupled_adamw": optim.DecoupledAdamW,
     "decoupled_sgdw": optim.DecoupledSGDW,
     "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
     "sgd": torch.optim.SGD,
 }
-SCHEDULERS: dict[str, Callable[..., optim.ComposerScheduler]] = {
-    "cosine_with_warmup": optim.CosineAnnealingWithWarmupScheduler,
-    "linear_decay_with_warmup": optim.LinearWithWarmupScheduler,
+SCHEDULERS: Table = {
+    "constant": optim.ConstantScheduler,
     "constant_with_warmup": optim.ConstantWithWarmupScheduler,
+    "cosine": optim.CosineAnnealingScheduler,
+    "cosine_warm_restarts": optim.CosineAnnealingWarmRestartsScheduler,
+    "cosine_with_warmup": optim.CosineAnnealingWithWarmupScheduler,
+    "exponential": optim.ExponentialScheduler,
+    "linear": optim.LinearScheduler,
+    "linear_decay_with_warmup": optim.LinearWithWarmupScheduler,
+    "multistep": optim.MultiStepScheduler,
+    "multistep_with_warmup": optim.MultiStepWithWarmupScheduler,
+    "polynomial": optim.PolynomialScheduler,
+    "polynomial_with_warmup": optim.PolynomialWithWarmupScheduler,
+    "step": optim.StepScheduler,
 }
-ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
-    "gradient_clipping": algorithms.GradientClipping,
+ALGORITHMS: Table = {
+    "alibi": algorithms.Alibi,
+    "channels_last": algorithms.ChannelsLast,
     "ema": algorithms.EMA,
+    "gradient_clipping": algorithms.GradientClipping,
+    "layer_freezing": algorithms.LayerFreezing,
+    "low_precision_groupnorm": algorithms.LowPrecisionGroupNorm,
+    "low_precision_layernorm": algorithms.LowPrecisionLayerNorm,
+    "sam": algorithms.SAM,
+    "swa": algorithms.SWA,
+    "weight_standardization": algorithms.WeightStandardization,
+    "no_op_model": "it takes the model away",
+    "augmix": OWN_PICTURES,
+    "colout": OWN_PICTURES,
+    "cutmix": OWN_SAMPLES,
+    "cutout": OWN_PICTURES,
+    "label_smoothing": OWN_PICTURES,
+    "mixup": OWN_SAMPLES,
+    "progressive_resizing": OWN_PICTURES,
+    "randaugment": OWN_PICTURES,
+    "selective_backprop": OWN_SAMPLES,
+    "seq_length_warmup": OWN_SAMPLES,
+    # Layers that neither Gemma 3 nor SigLIP has.
+    **dict.fromkeys(
+        ("blurpool", "factorize", "gated_linear_units", "ghost_batchnorm", "gyro_dropout", "squeeze_excite"),
+        "it replaces layers that this model does not have, or whose weights come from the base models",
+    ),
+    "stochastic_depth": "it replaces layers that this model does not have, or whose weights come from the base models",
 }
-CALLBACKS: dict[str, Callable[..., Callback]] = {
-    "speed_monitor": callbacks.SpeedMonitor,
+CALLBACKS: Table = {
+    "activation_monitor": callbacks.ActivationMonitor,
+    "early_stopper": callbacks.EarlyStopper,
+    "free_outputs": callbacks.FreeOutputs,
     "lr_monitor": callbacks.LRMonitor,
     "memory_monitor": callbacks.MemoryMonitor,
+    "memory_snapshot": callbacks.MemorySnapshot,
+    "mlperf": callbacks.MLPerfCallback,
+    "nan_monitor": callbacks.NaNMonitor,
+    "oom_observer": callbacks.OOMObserver,
     "optimizer_monitor": callbacks.OptimizerMonitor,
     "runtime_estimator": callbacks.RuntimeEstimator,
-    "early_stopper": callbacks.EarlyStopper,
-    "nan_monitor": callbacks.NaNMonitor,
+    "speed_monitor": callbacks.SpeedMonitor,
     "system_metrics_monitor": callbacks.SystemMetricsMonitor,
-    "oom_observer": callbacks.OOMObserver,
+    "threshold_stopper": callbacks.ThresholdStopper,
+    "checkpoint_saver": OWN_CHECKPOINTS,
+    "export_for_inference": OWN_CHECKPOINTS,
+    "load_checkpoint": OWN_CHECKPOINTS,
+    "generate_callback": "it knows prompts of text only, and this model's questions are about pictures",
+    "image_visualizer": "it shows batches of pictures with classes, which these are not",
 }
-LOGGERS: dict[str, Callable[..., LoggerDestination]] = {
-    "tensorboard": loggers.TensorboardLogger,
-    "wandb": loggers.WandBLogger,
-    "mlflow": loggers.MLFlowLogger,
+LOGGERS: Table = {
+    "comet_ml": loggers.CometMLLogger,
     "file_logger": loggers.FileLogger,
     "inmemory": loggers.InMemoryLogger,
+    "mlflow": loggers.MLFlowLogger,
+    "mosaicml": loggers.MosaicMLLogger,
+    "neptune": loggers.NeptuneLogger,
+    "slack": loggers.SlackLogger,
+    "tensorboard": loggers.TensorboardLogger,
+    "wandb": loggers.WandBLogger,
+    "console": OWN_LINES,
+    "progress_bar": OWN_LINES,
+    "remote_uploader_downloader": OWN_CHECKPOINTS,
 }
 
 
-def lookup(table: Mapping[str, Callable[..., Any]], section: str, name: str) -> Callable[..., Any]:
-    """The class behind a name.
+def add_code_paths(paths: Sequence[str]) -> None:
+    """Make a user's own classes importable: a folder goes on the import path, a Python file becomes a module.
+
+    Args:
+        paths: ``code_paths`` of the YAML and the command line that the user gave.
 
     Raises:
-        UserError: there is none; names those that are.
+        UserError: names the path that is not there or cannot be imported.
     """
-    if name not in table:
-        raise UserError(f"{section}: {name!r} is not known; known are {', '.join(sorted(table))}")
-    return table[name]
+    for text in paths:
+        path = Path(text).expanduser().absolute()
+        if path.is_dir():
+            if str(path) not in sys.path:
+                sys.path.insert(0, str(path))
+            continue
+        if path.suffix != ".py" or not path.is_file():
+            raise UserError(f"code_paths: {text}: neither a folder nor a Python file")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        if path.stem in sys.modules and getattr(sys.modules[path.stem], "__file__", None) != str(path):
+            raise UserError(f"code_paths: {text}: a module {path.stem} is there already; give the file another name")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # whatever the user's own code raises
+            raise UserError(f"code_paths: {text}: {type(error).__name__}: {first_line(error)}") from error
 
 
-def construct(build: Callable[..., Any], section: str, settings: Mapping[str, Any], **extra: Any) -> Any:
+def own_class(section: str, name: str) -> Builder:
+    """A user's own class or function, ``package.module:Class``.
+
+    Raises:
+        UserError: there is none.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{section}: {name}: {first_line(error)}; expected package.module:Class, its file or folder in code_paths"
+        ) from error
+    if not callable(found):
+        raise UserError(f"{section}: {name}: is no class or function")
+    return found
+
+
+def lookup(table: Mapping[str, Builder | str], section: str, name: str) -> Builder:
+    """The class behind a name: one of Composer's, or a user's own as ``package.module:Class``.
+
+    Raises:
+        UserError: there is none, and which are near; or it is refused, and why.
+    """
+    if ":" in name:
+        return own_class(section, name)
+    found = table.get(name)
+    if isinstance(found, str):
+        raise UserError(f"{section}: {name} is not for this trainer: {found}")
+    if found is None:
+        usable = sorted(known for known, build in table.items() if not isinstance(build, str))
+        near = difflib.get_close_matches(name, usable, n=3, cutoff=0.6)
+        meant = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise UserError(f"{section}: {name!r} is not known{meant or '; known are ' + ', '.join(usable)}")
+    return found
+
+
+def check_names(config: Config) -> None:
+    """Find each class that the YAML names, before anything heavy is loaded.
+
+    Raises:
+        UserError: the first name that is not known or not for this trainer.
+    """
+    add_code_paths(config.code_paths)
+    lookup(OPTIMIZERS, "optimizer.name", str(config.optimizer.get("name", DEFAULT_OPTIMIZER)))
+    lookup(SCHEDULERS, "scheduler.name", str(config.scheduler.get("name", DEFAULT_SCHEDULER)))
+    for table, section, named in (
+        (ALGORITHMS, "algorithms", config.algorithms),
+        (CALLBACKS, "callbacks", config.callbacks),
+        (LOGGERS, "loggers", config.loggers),
+    ):
+        for name, settings in named.items():
+            if settings is not None:
+                lookup(table, section, name)
+
+
+def construct(build: Builder, section: str, settings: Mapping[str, Any], **extra: Any) -> Any:
     """Build from the settings in the YAML.
 
     Raises:
@@ -76,7 +222,7 @@ def construct(build: Callable[..., Any], section: str, settings: Mapping[str, An
         raise UserError(f"{section}: {first_line(error)}") from error
 
 
-def construct_named(table: Mapping[str, Callable[..., Any]], section: str, config: Mapping[str, Any]) -> list[Any]:
+def construct_named(table: Mapping[str, Builder | str], section: str, config: Mapping[str, Any]) -> list[Any]:
     """``{name: settings, ...}`` to instances, in order; ``name: null`` leaves the name out."""
     return [
         construct(lookup(table, section, name), f"{section}.{name}", settings)

@@ -43,7 +43,7 @@ from theworld.train.failures import last_step, note_reason
 from theworld.train.hub_sync import CheckpointUploads, check_hub, fetch_from_hub, write_pretrained
 from theworld.train.parallelism import prepare_parallelism
 from theworld.train.records import launch_facts, write_config
-from theworld.train.registry import ALGORITHMS, CALLBACKS, construct_named
+from theworld.train.registry import ALGORITHMS, CALLBACKS, check_names, construct_named
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
         UserError: something in the configuration or the data set cannot work.
     """
     check_training(config, cli.world_size(), torch.cuda.is_available())
+    check_names(config)
     prepare_parallelism(config)
     stop = stop or StopRequest(config.preemption.signals)
     stop.read_job_end(config.preemption.grace)
