@@ -80,7 +80,7 @@ class MapStyle(Dataset):
 
 def resume_theworld(folder: Path, position: int, workers: int) -> list[str]:
     """The batch after ``position`` samples, from a saved state."""
-    dataset = PassDataset(Source(None, str(folder)), Shuffle(True, 17, 0, groups=8), BATCH, decode)
+    dataset = PassDataset(Source(None, str(folder)), Shuffle(True, 17, 0, num_canonical_nodes=8), BATCH, decode)
     dataset.load_state_dict(dataset.state_dict(position))
     loader = PassLoader(dataset, batch_size=BATCH, num_workers=workers, collate_fn=collate)
     return next(iter(loader))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -29,6 +30,8 @@ FORBIDDEN = {
     "theworld.audit": {"theworld.data", "theworld.model", "theworld.checkpoint", "theworld.hub", "theworld.train"},
 }
 """Package -> packages that nothing in it may import; the rules of CONTRIBUTING.md."""
+
+MADE_BY_THE_USER = ("slurm/site.env",)
 
 
 def import_graph() -> dict[str, set[str]]:
@@ -110,3 +113,23 @@ def test_no_file_name_twice() -> None:
 def test_light_modules_import_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_the_public_names_are_there() -> None:
+    import theworld
+
+    assert [name for name in theworld.__all__ if getattr(theworld, name).__name__ != name] == []
+    assert theworld.__version__ in (ROOT / "pyproject.toml").read_text()
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        theworld.nothing  # noqa: B018
+
+
+def test_the_pages_for_newcomers_name_files_that_exist() -> None:
+    for page in ("README.md", "CONTRIBUTING.md", "docs/architecture.md"):
+        named = re.findall(r"`?((?:theworld|convert|recipes|tests|yamls|slurm|docs|benchmarks)/[\w./-]+)`?", text(page))
+        missing = [name for name in named if not (ROOT / name.rstrip("./")).exists() and name not in MADE_BY_THE_USER]
+        assert not missing, (page, missing)
+
+
+def text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")

@@ -94,5 +94,5 @@ def test_bad_names_are_one_line(changes: dict[str, Any], expected: str) -> None:
 
 def test_code_that_fails_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "own_broken.py").write_text("1 / 0\n")
-    with pytest.raises(UserError, match="own_broken.py: ZeroDivisionError: division by zero"):
+    with pytest.raises(UserError, match=r"own_broken\.py: ZeroDivisionError: division by zero"):
         registry.add_code_paths([str(tmp_path / "own_broken.py")])

@@ -13,6 +13,7 @@ SPECIAL_TOKENS = (
     "<eos>",
     "<bos>",
     "<unk>",
+    "<mask>",
     "<start_of_turn>",
     "<end_of_turn>",
     "<start_of_image>",
@@ -120,5 +121,4 @@ def build_tokenizer() -> GemmaTokenizerFast:
             "boi_token": "<start_of_image>",
             "eoi_token": "<end_of_image>",
         },
-        additional_special_tokens=["<start_of_turn>", "<end_of_turn>"],
     )

@@ -32,6 +32,16 @@ class EncodedSample:
     no_loss: str | None = None
 
 
+def special_tokens(tokenizer: Any) -> set[str]:
+    """Every token that text must not be able to write.
+
+    ``all_special_tokens`` names only those with a role: of Gemma 3's tokenizer it lacks ``<start_of_turn>``,
+    ``<end_of_turn>`` and ``<mask>``, which are special all the same.
+    """
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return added | set(tokenizer.all_special_tokens)
+
+
 class SampleEncoder:
     """Turns decoded samples into tokens by the processor's own chat template.
 
@@ -52,7 +62,7 @@ class SampleEncoder:
         self.world_latents = world_latents
         self.tokenizer = processor.tokenizer
         self.max_seq_len = max_seq_len
-        self.special_tokens = sorted(self.tokenizer.all_special_tokens, key=len, reverse=True)
+        self.special_tokens = sorted(special_tokens(self.tokenizer), key=len, reverse=True)
         self.end_of_turn = "<end_of_turn>"
         overhead = sum(len(self.tokenize(piece)) for piece in self.render([Turn("", "")])[0])
         if overhead >= max_seq_len:
