@@ -336,7 +336,7 @@ def test_generate_never_writes_world_tokens(model, processor, pictures, tmp_path
     """Not even with weights by which one of two world tokens always has the highest logit."""
     first, second, _ = processor.world_token_ids
     with torch.no_grad():
-        model.lm_head.weight[first] *= 1000
+        model.lm_head.weight[first] *= 1e6
         model.lm_head.weight[second] = -model.lm_head.weight[first]
     model.save_pretrained(tmp_path)
     again = TheWorldForConditionalGeneration.from_pretrained(tmp_path)
