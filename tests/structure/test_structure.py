@@ -104,6 +104,13 @@ def test_who_may_import_whom(package: str) -> None:
     assert not wrong
 
 
+def test_the_audit_and_the_configuration_stand_on_errors_alone() -> None:
+    graph = import_graph()
+    assert graph["theworld.audit"] == {"theworld.errors"}
+    for module in (module for module in graph if module.startswith("theworld.config.")):
+        assert all(other == "theworld.errors" or other.startswith("theworld.config.") for other in graph[module])
+
+
 def test_no_file_name_twice() -> None:
     names = Counter(path.name for path in (ROOT / PACKAGE).rglob("*.py") if path.name != "__init__.py")
     assert [name for name, count in names.items() if count > 1] == []

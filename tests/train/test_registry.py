@@ -28,8 +28,8 @@ def members(module: Any, base: type) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("module", "base", "table", "others"),
     [
-        (callbacks, Callback, registry.CALLBACKS, 5),
-        (algorithms, Algorithm, registry.ALGORITHMS, 18),
+        (callbacks, Callback, registry.CALLBACKS, 6),
+        (algorithms, Algorithm, registry.ALGORITHMS, 21),
         (loggers, LoggerDestination, registry.LOGGERS, 3),
         (optim, optim.ComposerScheduler, registry.SCHEDULERS, 0),
     ],

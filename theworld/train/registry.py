@@ -26,9 +26,8 @@ Table = dict[str, Builder | str]
 
 OWN_CHECKPOINTS = "checkpoints are this project's own, so that none is half written: save_interval and load_path do it"
 OWN_SAMPLES = "it drops, mixes or changes samples, and each is to be trained on exactly once as it is"
-OWN_PICTURES = (
-    "it takes a batch for a pair of pictures and classes; change the picture in transform or before conversion"
-)
+OWN_PICTURES = "it takes a batch for a pair of pictures and classes, which these are not"
+OWN_LAYERS = "it changes layers that this model does not have, or whose weights are the base models'"
 OWN_LINES = "progress_bar and log_interval say it"
 
 OPTIMIZERS: Table = {
@@ -54,8 +53,6 @@ SCHEDULERS: Table = {
     "step": optim.StepScheduler,
 }
 ALGORITHMS: Table = {
-    "alibi": algorithms.Alibi,
-    "channels_last": algorithms.ChannelsLast,
     "ema": algorithms.EMA,
     "gradient_clipping": algorithms.GradientClipping,
     "layer_freezing": algorithms.LayerFreezing,
@@ -63,7 +60,8 @@ ALGORITHMS: Table = {
     "low_precision_layernorm": algorithms.LowPrecisionLayerNorm,
     "sam": algorithms.SAM,
     "swa": algorithms.SWA,
-    "weight_standardization": algorithms.WeightStandardization,
+    "alibi": OWN_LAYERS,
+    "channels_last": "not all weights of this model are 4-dimensional, and it takes no others",
     "no_op_model": "it takes the model away",
     "augmix": OWN_PICTURES,
     "colout": OWN_PICTURES,
@@ -75,15 +73,16 @@ ALGORITHMS: Table = {
     "randaugment": OWN_PICTURES,
     "selective_backprop": OWN_SAMPLES,
     "seq_length_warmup": OWN_SAMPLES,
-    # Layers that neither Gemma 3 nor SigLIP has.
-    **dict.fromkeys(
-        ("blurpool", "factorize", "gated_linear_units", "ghost_batchnorm", "gyro_dropout", "squeeze_excite"),
-        "it replaces layers that this model does not have, or whose weights come from the base models",
-    ),
-    "stochastic_depth": "it replaces layers that this model does not have, or whose weights come from the base models",
+    "blurpool": OWN_LAYERS,
+    "factorize": OWN_LAYERS,
+    "gated_linear_units": OWN_LAYERS,
+    "ghost_batchnorm": OWN_LAYERS,
+    "gyro_dropout": OWN_LAYERS,
+    "squeeze_excite": OWN_LAYERS,
+    "stochastic_depth": OWN_LAYERS,
+    "weight_standardization": OWN_LAYERS,
 }
 CALLBACKS: Table = {
-    "activation_monitor": callbacks.ActivationMonitor,
     "early_stopper": callbacks.EarlyStopper,
     "free_outputs": callbacks.FreeOutputs,
     "lr_monitor": callbacks.LRMonitor,
@@ -97,11 +96,12 @@ CALLBACKS: Table = {
     "speed_monitor": callbacks.SpeedMonitor,
     "system_metrics_monitor": callbacks.SystemMetricsMonitor,
     "threshold_stopper": callbacks.ThresholdStopper,
+    "activation_monitor": "its hooks cannot stand activations that are computed again, as this model's are",
     "checkpoint_saver": OWN_CHECKPOINTS,
     "export_for_inference": OWN_CHECKPOINTS,
     "load_checkpoint": OWN_CHECKPOINTS,
     "generate_callback": "it knows prompts of text only, and this model's questions are about pictures",
-    "image_visualizer": "it shows batches of pictures with classes, which these are not",
+    "image_visualizer": OWN_PICTURES,
 }
 LOGGERS: Table = {
     "comet_ml": loggers.CometMLLogger,
