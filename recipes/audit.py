@@ -45,7 +45,7 @@ def configured_data_set(save_folder: Path) -> str | None:
 def print_audit(result: Audit) -> None:
     for report in result.passes:
         print_pass(report)
-    print(f"{result.launches} launches, {result.superseded_batches} batches trained again after a stop")
+    print(f"{result.attempts} attempts, {result.superseded_batches} batches trained again after a stop")
     for fault in result.missing_lines[:SHOWN]:
         print(f"  missing: {fault}")
     print("exactly once: " + ("yes" if result.kept else "NO"))

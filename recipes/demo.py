@@ -103,12 +103,12 @@ def count_batches(run: Path) -> int:
 
 def print_table(run: Path, begun: int) -> None:
     losses = read_losses(run / "tensorboard")
-    launches = [json.loads(line) for line in (run / "launches.jsonl").read_text().splitlines()]
-    resumed = launches[-1]["resumed_batch"]
+    attempts = [json.loads(line) for line in (run / "launches.jsonl").read_text().splitlines()]
+    resumed = attempts[-1]["resumed_batch"]
     last = newest_whole_checkpoint(run)
     assert last is not None
     rows = {
-        "samples at the first start, at the second": " ".join(str(launch["samples"]) for launch in launches),
+        "samples at the first start, at the second": " ".join(str(attempt["samples"]) for attempt in attempts),
         "steps before the kill": f"{begun}, of which {resumed} saved",
         "steps after it": f"{last.batch - resumed}",
         "loss at the start": f"{losses[min(losses)]:.3f}",

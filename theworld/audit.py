@@ -45,7 +45,7 @@ class Audit:
     """The passes of a run."""
 
     passes: list[PassReport]
-    launches: int
+    attempts: int
     superseded_batches: int
     missing_lines: list[str]
 
@@ -79,7 +79,7 @@ def audit(save_folder: Path, generations: dict[str, list[str]] | None) -> Audit:
             superseded.add((line["launch"], line["batch"]))
         else:
             surviving.setdefault(line["batch"], []).append(line)
-    ranks_of = ranks_of_launches(save_folder)
+    ranks_of = ranks_of_attempts(save_folder)
     done = drop_unfinished_batches(surviving, ranks_of)
     ends = pass_ends(ledger / "passes.jsonl", done, first_batch)
     known_ids = {name: set(ids) for name, ids in generations.items()} if generations is not None else None
@@ -88,7 +88,7 @@ def audit(save_folder: Path, generations: dict[str, list[str]] | None) -> Audit:
         for number, (start, end, members) in enumerate(ends)
     ]
     return Audit(
-        reports, len(first_batch), len(superseded), missing_lines(surviving, done, ranks_of_launches(save_folder))
+        reports, len(first_batch), len(superseded), missing_lines(surviving, done, ranks_of_attempts(save_folder))
     )
 
 
@@ -104,8 +104,8 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 raise UserError(f"{path}: line {number} is damaged: {error}") from error
 
 
-def ranks_of_launches(save_folder: Path) -> dict[int, int]:
-    """Ranks of each launch."""
+def ranks_of_attempts(save_folder: Path) -> dict[int, int]:
+    """Ranks of each attempt."""
     return {line["launch"]: line["ranks"] for line in read_lines(save_folder / "launches.jsonl")}
 
 
@@ -135,7 +135,7 @@ def pass_ends(path: Path, batches: int, first_batch: dict[int, int]) -> list[tup
     Args:
         path: ``passes.jsonl``.
         batches: done by the run.
-        first_batch: of each launch; a later launch that began before a pass's end supersedes that end too.
+        first_batch: of each attempt; a later attempt that began before a pass's end supersedes that end too.
     """
     ended: dict[int, tuple[int, list[str]]] = {}
     for line in read_lines(path) if path.exists() else []:

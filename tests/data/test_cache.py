@@ -158,12 +158,12 @@ def test_a_folder_that_cannot_be_written_is_one_line(mds_sample: Path, tmp_path:
 
 def test_ranks_of_a_node_must_agree_on_tmpdir() -> None:
     ranks = [
-        RankCache(rank=0, node=0, temporary="/a", launch="/a/x", fault=None),
-        RankCache(rank=1, node=0, temporary="/a", launch=None, fault=None),
-        RankCache(rank=2, node=1, temporary="/b", launch="/b/x", fault=None),
+        RankCache(rank=0, node=0, temporary="/a", attempt="/a/x", fault=None),
+        RankCache(rank=1, node=0, temporary="/a", attempt=None, fault=None),
+        RankCache(rank=2, node=1, temporary="/b", attempt="/b/x", fault=None),
     ]
     check_ranks(ranks)
-    ranks[1] = RankCache(rank=1, node=0, temporary="/c", launch=None, fault=None)
+    ranks[1] = RankCache(rank=1, node=0, temporary="/c", attempt=None, fault=None)
     with pytest.raises(UserError, match="rank 0 has /a but rank 1 of the same node has /c"):
         check_ranks(ranks)
 
@@ -171,15 +171,15 @@ def test_ranks_of_a_node_must_agree_on_tmpdir() -> None:
 def test_a_tmpdir_too_long_for_sockets_is_one_line() -> None:
     """Else the loader's workers could not hand over a batch, and the run would wait for ever."""
     fits, too_long = "/" + "x" * 74, "/" + "x" * 75
-    check_ranks([RankCache(rank=0, node=0, temporary=fits, launch=None, fault=None)])
+    check_ranks([RankCache(rank=0, node=0, temporary=fits, attempt=None, fault=None)])
     with pytest.raises(UserError, match="set a shorter one"):
-        check_ranks([RankCache(rank=0, node=0, temporary=too_long, launch=None, fault=None)])
+        check_ranks([RankCache(rank=0, node=0, temporary=too_long, attempt=None, fault=None)])
 
 
 def test_a_fault_of_one_node_stops_all_ranks() -> None:
     ranks = [
-        RankCache(rank=0, node=0, temporary="/a", launch="/a/x", fault=None),
-        RankCache(rank=1, node=1, temporary="/b", launch=None, fault="cannot write the cache"),
+        RankCache(rank=0, node=0, temporary="/a", attempt="/a/x", fault=None),
+        RankCache(rank=1, node=1, temporary="/b", attempt=None, fault="cannot write the cache"),
     ]
     with pytest.raises(UserError, match="node 1: cannot write the cache"):
         check_ranks(ranks)

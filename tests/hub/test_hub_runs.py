@@ -51,7 +51,7 @@ def test_a_run_goes_on_from_nothing_but_the_repos_name(run: HubRun, hub: HubDoub
     first_part = run.losses()
     run.forget()
     assert run.train(SCHEDULE) == 0, run.output
-    assert "launch 2 resumes from" in run.output
+    assert "attempt 2 resumes from" in run.output
     assert "0 steps were lost" in run.output
     assert run.titles()[2:] == ["smoke: batch 6", "smoke: batch 7"]
     assert {**first_part, **run.losses()} == unbroken.losses()
@@ -137,7 +137,7 @@ def test_a_stage_takes_the_weights_of_a_repo(run: HubRun, hub: HubDouble, folder
     third = HubRun(hub, run.mds, folder / "three")
     whole = ["load_path=hf://someone/second", "model.freeze.language=false", "max_duration=3ba"]
     assert third.train(*whole, repo=None) == 0, third.output
-    assert "launch 2 resumes from" in third.output
+    assert "attempt 2 resumes from" in third.output
 
 
 @pytest.mark.parametrize(

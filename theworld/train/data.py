@@ -23,7 +23,7 @@ from theworld.data.batches.order import Shuffle
 from theworld.data.batches.passes import PassDataset, Source
 from theworld.data.batches.sample_encoder import EncodedSample, SampleEncoder
 from theworld.data.cache.latent_store import LatentWish
-from theworld.data.cache.launch_folder import LaunchFolder
+from theworld.data.cache.attempt_folder import AttemptFolder
 from theworld.data.cache.shard_cache import default_cache_folder, make_cache_folder
 from theworld.data.samples import decode_sample
 from theworld.errors import UserError
@@ -55,16 +55,16 @@ class TrainData:
 
     spec: DataSpec
     dataset: PassDataset
-    launch: LaunchFolder | None
+    attempt: AttemptFolder | None
 
     def close(self) -> None:
-        """End the workers, give back shared memory and this launch's name for the node's cache; the shards stay."""
+        """End the workers, give back shared memory and this attempt's name for the node's cache; the shards stay."""
         loader = self.spec.dataloader
         assert isinstance(loader, PassLoader)
         loader.close()
         self.dataset.close()
-        if self.launch is not None:
-            self.launch.remove()
+        if self.attempt is not None:
+            self.attempt.remove()
 
 
 def build_data(
@@ -90,7 +90,7 @@ def build_data(
     """
     settings = config.dataset
     encoder = SampleEncoder(processor, settings.max_seq_len)
-    source, launch = open_cache(config)
+    source, attempt = open_cache(config)
     shuffle = Shuffle(
         settings.shuffle,
         seed if settings.shuffle_seed is None else settings.shuffle_seed,
@@ -118,7 +118,7 @@ def build_data(
         get_num_samples_in_batch=samples_in_batch,
         get_num_tokens_in_batch=tokens_in_batch,  # pyright: ignore[reportArgumentType] - Composer sums floats as well
     )
-    return TrainData(spec, dataset, launch)
+    return TrainData(spec, dataset, attempt)
 
 
 def leave_stopping_to_the_rank(worker: int) -> None:
@@ -126,8 +126,8 @@ def leave_stopping_to_the_rank(worker: int) -> None:
     ignore_stop_signals([signal.SIGTERM, signal.SIGUSR1])
 
 
-def open_cache(config: LoaderConfig) -> tuple[Source, LaunchFolder | None]:
-    """Where this launch reads shards from. The node's first rank makes the launch's name, the others learn it.
+def open_cache(config: LoaderConfig) -> tuple[Source, AttemptFolder | None]:
+    """Where this attempt reads shards from. The node's first rank makes the attempt's name, the others learn it.
 
     Raises:
         UserError: on all ranks; the cache cannot be written on some node, or its ranks disagree on ``$TMPDIR``.
@@ -136,13 +136,13 @@ def open_cache(config: LoaderConfig) -> tuple[Source, LaunchFolder | None]:
     limit = (
         None if settings.cache_limit is None else parse_bytes("train_loader.dataset.cache_limit", settings.cache_limit)
     )
-    launch, fault = None, None
+    attempt, fault = None, None
     if settings.remote is not None and dist.get_local_rank() == 0:
         try:
             cache = Path(settings.local) if settings.local else default_cache_folder(settings.remote)
             make_cache_folder(cache)
             log.info("shards are cached in %s", cache)
-            launch = LaunchFolder(cache)
+            attempt = AttemptFolder(cache)
         except UserError as error:
             fault = str(error)
     opened = dist.all_gather_object(
@@ -150,7 +150,7 @@ def open_cache(config: LoaderConfig) -> tuple[Source, LaunchFolder | None]:
             dist.get_global_rank(),
             dist.get_node_rank(),
             tempfile.gettempdir(),
-            str(launch.path) if launch is not None else None,
+            str(attempt.path) if attempt is not None else None,
             fault,
         )
     )
@@ -158,8 +158,8 @@ def open_cache(config: LoaderConfig) -> tuple[Source, LaunchFolder | None]:
     if settings.remote is None:
         assert settings.local is not None
         return Source(None, settings.local, settings.split), None
-    name = next(rank.launch for rank in opened if rank.node == dist.get_node_rank() and rank.launch is not None)
-    return Source(settings.remote, name, settings.split, limit), launch
+    name = next(rank.attempt for rank in opened if rank.node == dist.get_node_rank() and rank.attempt is not None)
+    return Source(settings.remote, name, settings.split, limit), attempt
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class RankCache:
     rank: int
     node: int
     temporary: str
-    launch: str | None
+    attempt: str | None
     fault: str | None
 
 

@@ -21,11 +21,11 @@ class Verdict:
 
 
 def last_step(save_folder: Path) -> tuple[int, int]:
-    """The newest launch and how far it got: batches done by it, or where it was to go on if it did none."""
-    launches = read_json_lines(save_folder / "launches.jsonl")
-    if not launches:
+    """The newest attempt and how far it got: batches done by it, or where it was to go on if it did none."""
+    attempts = read_json_lines(save_folder / "launches.jsonl")
+    if not attempts:
         return 0, 0
-    newest = launches[-1]
+    newest = attempts[-1]
     done = newest["resumed_batch"]
     for path in (save_folder / "ledger").glob("rank*.jsonl"):
         for line in read_json_lines(path):
@@ -35,7 +35,7 @@ def last_step(save_folder: Path) -> tuple[int, int]:
 
 
 def note_reason(save_folder: Path, reason: str) -> None:
-    """Remember what a launch died of; called in the process that dies."""
+    """Remember what an attempt died of; called in the process that dies."""
     save_folder.mkdir(parents=True, exist_ok=True)
     (save_folder / "last_failure.txt").write_text(reason + "\n", encoding="utf-8")
 
@@ -47,14 +47,14 @@ def judge(save_folder: Path, exit_code: int) -> Verdict:
         save_folder: of the run.
         exit_code: of the step that trained.
     """
-    launch, batch = last_step(save_folder)
+    attempt, batch = last_step(save_folder)
     reason_file = save_folder / "last_failure.txt"
     reason = reason_file.read_text(encoding="utf-8").strip() if reason_file.exists() else f"exit code {exit_code}"
     reason_file.unlink(missing_ok=True)
     path = save_folder / "failures.jsonl"
     record: dict[str, Any] = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "launch": launch,
+        "launch": attempt,
         "batch": batch,
         "exit_code": exit_code,
         "reason": reason,

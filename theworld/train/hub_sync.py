@@ -111,7 +111,7 @@ class CheckpointUploads:
             self.uploader.start()
 
     def resumed(self, checkpoint: Checkpoint | None) -> None:
-        """Make up for what a stopped launch could not upload any more."""
+        """Make up for what a stopped attempt could not upload any more."""
         if checkpoint is not None and self.uploader is not None and self.uploader.uploaded < checkpoint.batch:
             self._add(checkpoint.path)
 

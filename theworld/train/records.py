@@ -19,7 +19,7 @@ from theworld.train.data import TrainData
 SECRET = re.compile(r"token|secret|password|api_?key|credential", re.IGNORECASE)
 
 
-def launch_facts(config: Config, data: TrainData, resume: Checkpoint | None) -> dict[str, Any]:
+def attempt_facts(config: Config, data: TrainData, resume: Checkpoint | None) -> dict[str, Any]:
     """What ``launches.jsonl`` records of a start."""
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -30,7 +30,7 @@ from theworld.train.builders import (
     build_scheduler,
 )
 from theworld.train.callbacks.data_report import DataReport
-from theworld.train.callbacks.ledger import Ledger, start_launch
+from theworld.train.callbacks.ledger import Ledger, start_attempt
 from theworld.train.callbacks.loss_curve import LossCurve
 from theworld.train.callbacks.padding import PaddingShare
 from theworld.train.callbacks.pass_length import PassLength, announce
@@ -42,7 +42,7 @@ from theworld.train.data import TrainData, build_data
 from theworld.train.failures import last_step, note_reason
 from theworld.train.hub_sync import CheckpointUploads, check_hub, fetch_from_hub, write_pretrained
 from theworld.train.parallelism import prepare_parallelism
-from theworld.train.records import launch_facts, write_config
+from theworld.train.records import attempt_facts, write_config
 from theworld.train.registry import ALGORITHMS, CALLBACKS, check_names, construct_named
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Run:
     held_out: TrainData | None
     load_path: str | None
     resume: Checkpoint | None
-    launch: int
+    attempt: int
     stop: StopRequest
 
 
@@ -110,12 +110,12 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
         if saved is not None:
             weights.take_from(saved, new_stage=resume is None and config.load_weights_only)
         done_before = last_step(save_folder)[1]
-        launch = start_launch(save_folder, launch_facts(config, data, resume))
+        attempt = start_attempt(save_folder, attempt_facts(config, data, resume))
         if resume:
-            log_resume(resume, done_before, launch)
+            log_resume(resume, done_before, attempt)
         write_config(config, save_folder)
         write_pretrained(save_folder, model.model, processor)
-        return fit(Run(config, save_folder, model, weights, data, held_out, load_path, resume, launch, stop))
+        return fit(Run(config, save_folder, model, weights, data, held_out, load_path, resume, attempt, stop))
     finally:
         data.close()
         if held_out is not None:
@@ -163,7 +163,7 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
     """Composer's trainer, the checkpoint loaded, and the callback that saves."""
     config = run.config
     length = PassLength(run.data.dataset, config.train_loader.expected_samples)
-    ledger = Ledger(run.save_folder, run.launch, run.data.dataset)
+    ledger = Ledger(run.save_folder, run.attempt, run.data.dataset)
     saver = WholeCheckpointSaver(
         run.save_folder,
         config.save_interval,
@@ -236,11 +236,11 @@ def run_trainer(trainer: Trainer, saver: WholeCheckpointSaver, save_folder: Path
         raise
 
 
-def log_resume(resume: Checkpoint, done_before: int, launch: int) -> None:
+def log_resume(resume: Checkpoint, done_before: int, attempt: int) -> None:
     """Say where the run goes on and what the stop cost."""
     log.info(
-        "launch %d resumes from %s after batch %d; %d steps were lost",
-        launch,
+        "attempt %d resumes from %s after batch %d; %d steps were lost",
+        attempt,
         resume.path,
         resume.batch,
         max(0, done_before - resume.batch),

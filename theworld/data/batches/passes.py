@@ -21,7 +21,7 @@ from theworld.data.batches.collate import PADDING_SAMPLE
 from theworld.data.batches.order import SHUFFLE_BLOCK, Indices, Shuffle, Stage, pass_order, rank_batch
 from theworld.data.batches.sample_encoder import EncodedSample
 from theworld.data.cache.latent_store import LatentWish, WorldLatents, find_latents
-from theworld.data.cache.launch_folder import new_name
+from theworld.data.cache.attempt_folder import new_name
 from theworld.data.cache.lookahead import ShardLookahead
 from theworld.data.cache.shard_cache import SnapshotStream
 from theworld.data.cache.shared_memory import (
@@ -49,7 +49,7 @@ class Source:
 
     remote: str | None
     local: str
-    """The data set itself if there is no remote; else the launch's folder of names for the cache."""
+    """The data set itself if there is no remote; else the attempt's folder of names for the cache."""
     split: str | None = None
     cache_limit: int | None = None
     """Bytes of shards kept in the cache; None: what fits the free disk."""

@@ -7,7 +7,7 @@ Differences from the stock :class:`streaming.Stream`, each for a reason seen in 
 - A shard lies in a folder that its generation's fingerprint names, so that two data sets never share one, not even
   when another is written to the same remote, or both are given the same ``local``.
 - A shard becomes visible only when it is complete and its hash is right; a wrong one is fetched again. The stock one
-  validates after the final name exists, and keeps a corrupt file. A shard of an earlier launch is hashed once more.
+  validates after the final name exists, and keeps a corrupt file. A shard of an earlier attempt is hashed once more.
 - Several jobs of a node may share the cache: a file lock per shard keeps them from writing the same file, and a
   process that fails to fetch a shard leaves nothing behind for which others would wait for ever.
 - A limit on the cache's size holds for all jobs together, and never touches a data set that is read in place.
@@ -33,7 +33,7 @@ from streaming.base.format.base.reader import FileInfo, Reader
 from streaming.base.hashing import get_hash, is_hash
 from streaming.base.world import World
 
-from theworld.data.cache.launch_folder import launch_of
+from theworld.data.cache.attempt_folder import attempt_of
 from theworld.data.cache.snapshot import Snapshot
 from theworld.data.cache.space import make_room
 from theworld.errors import UserError, first_line
@@ -78,7 +78,7 @@ class SnapshotStream(Stream):
     Args:
         snapshot: which shards there are.
         remote: folder or URL to fetch from; None if ``local`` holds the data set itself.
-        local: the cache, under this launch's name.
+        local: the cache, under this attempt's name.
         split: sub-folder of both.
         cache_limit: bytes of shards to keep, the least recently used go first; None: what fits the free disk.
     """
@@ -139,7 +139,7 @@ class SnapshotStream(Stream):
         locks = Path(self.local, ".locks")
         locks.mkdir(exist_ok=True)
         flat_name = Path(self.split, raw.basename).as_posix().replace("/", ".")
-        checked = launch_of(self.local) / "checked" / flat_name
+        checked = attempt_of(self.local) / "checked" / flat_name
         with FileLock(locks / f"{flat_name}.lock"):
             if self._have(final, raw, checked):
                 os.utime(final)
@@ -162,7 +162,7 @@ class SnapshotStream(Stream):
         raise UserError(f"{final}: the shard is missing; run convert/to_mds.py or convert/verify.py")
 
     def _have(self, final: Path, raw: FileInfo, checked: Path) -> bool:
-        """Whether the cache has the shard, as it should be; its hash is taken once a launch."""
+        """Whether the cache has the shard, as it should be; its hash is taken once an attempt."""
         if not (final.is_file() and final.stat().st_size == raw.bytes):
             return False
         if checked.exists():

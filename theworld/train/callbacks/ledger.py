@@ -2,8 +2,8 @@
 
 One file per rank, ``<save_folder>/ledger/rank<R>.jsonl``, one line an optimizer batch: ``launch`` counts the starts of
 the run, ``batch`` the optimizer batches of the run from 0, ``ids`` are the samples that were trained on, ``skipped``
-names those that carried no loss and why. Lines of a killed launch whose batches a later launch trained again are
-superseded by that launch's. ``<save_folder>/ledger/passes.jsonl`` says where each pass ended and which generations
+names those that carried no loss and why. Lines of a killed attempt whose batches a later attempt trained again are
+superseded by that attempt's. ``<save_folder>/ledger/passes.jsonl`` says where each pass ended and which generations
 it had: ``batches`` is the number of optimizer batches of the run done by then.
 """
 
@@ -30,9 +30,9 @@ class Ledger(Callback):
     knows of a batch that the ledger does not.
     """
 
-    def __init__(self, save_folder: Path, launch: int, dataset: PassDataset) -> None:
+    def __init__(self, save_folder: Path, attempt: int, dataset: PassDataset) -> None:
         self.path = save_folder / "ledger" / f"rank{dist.get_global_rank()}.jsonl"
-        self.launch = launch
+        self.attempt = attempt
         self.dataset = dataset
         self.file: IO[bytes] | None = None
 
@@ -43,7 +43,7 @@ class Ledger(Callback):
 
     def batch_end(self, state: State, logger: Logger) -> None:
         assert self.file is not None
-        line: dict[str, Any] = {"launch": self.launch, "batch": int(state.timestamp.batch) - 1, "ids": []}
+        line: dict[str, Any] = {"launch": self.attempt, "batch": int(state.timestamp.batch) - 1, "ids": []}
         skipped: dict[str, str] = {}
         for sample_id, reason in zip(state.batch["sample_ids"], state.batch["skipped"], strict=True):
             if reason == PADDING_SAMPLE:
@@ -60,7 +60,7 @@ class Ledger(Callback):
     def epoch_end(self, state: State, logger: Logger) -> None:
         if dist.get_global_rank() == 0:
             line = {
-                "launch": self.launch,
+                "launch": self.attempt,
                 "pass": int(state.timestamp.epoch) - 1,
                 "batches": int(state.timestamp.batch),
                 "generations": [generation.state_dict() for generation in self.dataset.snapshot.generations],
@@ -78,7 +78,7 @@ class Ledger(Callback):
             self.file = None
 
 
-def start_launch(save_folder: Path, facts: dict[str, Any]) -> int:
+def start_attempt(save_folder: Path, facts: dict[str, Any]) -> int:
     """Record a start of the run in ``launches.jsonl`` and return its number, 1 for the first. Rank 0 writes."""
 
     def record() -> int:
