@@ -77,10 +77,37 @@ def test_call_equals_the_helpers(processor, pictures):
 def test_without_world_it_is_gemmas_processor(worldless, gemma, pictures):
     text, images = [CHAT, CHAT], [[pictures[0]], [pictures[1]]]
     settings: dict[str, Any] = {"padding": True, "return_tensors": "pt"}
-    ours, theirs = worldless(text=text, images=images, **settings), gemma(text=text, images=images, **settings)
+    ours = worldless(text=text, images=images, **settings)
+    # A rendered template has its <bos>, to which Gemma 3's own adds another unless told not to.
+    theirs = gemma(text=text, images=images, add_special_tokens=False, **settings)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     assert len(worldless.tokenizer) == len(gemma.tokenizer)
+
+
+QUESTION = "<start_of_turn>user\nHow wide?<end_of_turn>\n"
+
+
+@pytest.mark.parametrize("given", ["", "<bos>", "<bos><bos>"])
+@pytest.mark.parametrize("settings", [{}, {"add_special_tokens": True}, {"text_kwargs": {"add_special_tokens": True}}])
+@pytest.mark.parametrize("kind", ["world", "no picture", "worldless"])
+def test_there_is_exactly_one_bos(processor, worldless, pictures, given, settings, kind):
+    chosen = worldless if kind == "worldless" else processor
+    image = "" if kind == "no picture" else "<start_of_image>"
+    images = None if kind == "no picture" else [[pictures[0]], [pictures[1]]]
+    texts = [f"{given}{image}{QUESTION}", f"{image}{QUESTION}"]
+    rows = chosen(text=texts, images=images, **settings)["input_ids"]
+    bos = chosen.tokenizer.bos_token_id
+    assert [row[0] for row in rows] == [bos, bos]
+    assert [row.count(bos) for row in rows] == [1, 1]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("settings", [{"add_special_tokens": False}, {"text_kwargs": {"add_special_tokens": False}}])
+def test_a_text_without_bos_stays_so_when_asked(processor, pictures, settings):
+    bos = processor.tokenizer.bos_token_id
+    for text in (QUESTION, f"<bos>{QUESTION}"):
+        assert processor(text=text, **settings)["input_ids"][0].count(bos) == text.count("<bos>")
 
 
 def test_pixel_values_are_those_of_gemmas_image_processor(processor, gemma):

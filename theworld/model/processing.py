@@ -113,23 +113,45 @@ class TheWorldProcessor(Gemma3Processor):
     def __call__(  # type: ignore[override]
         self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
     ) -> BatchFeature:
-        """Gemma 3's ``__call__``; with pictures and ``enable_world`` also ``world_pixel_values``."""
+        """Gemma 3's ``__call__``; with pictures and ``enable_world`` also ``world_pixel_values``.
+
+        A text begins with one ``<bos>``, whether or not it had one, as a rendered chat template does. With
+        ``add_special_tokens=False`` a text without one stays without.
+        """
+        texts = [text] if isinstance(text, str) else text
+        if texts and all(isinstance(one, str) for one in texts):
+            text, kwargs = self._with_one_bos(texts, kwargs)
         if images is None or not self.enable_world:
             return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
         nested: Any = make_nested_list_of_images(self.image_processor.fetch_images(images))
         rgb = [[_as_rgb(image) for image in pictures] for pictures in nested]
         if not text:
             text = [" ".join([self.boi_token] * len(pictures)) for pictures in rgb]
-        texts = [text] if isinstance(text, str) else list(text)
         features = super().__call__(
             images=rgb,  # type: ignore[arg-type]
-            text=[self.insert_world(one) for one in texts],
+            text=[self.insert_world(one) for one in text],
             **kwargs,
         )
         features["world_pixel_values"] = world_pixels(
             [picture for pictures in rgb for picture in pictures], self.world_image_size
         )
         return features
+
+    def _with_one_bos(self, texts: Sequence[str], settings: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+        """Texts that begin with their ``<bos>``, and settings that keep the tokenizer from adding another."""
+        nested = settings.get("text_kwargs")
+        adds = {**settings, **(nested or {})}.get("add_special_tokens", True)
+        bos = self.tokenizer.bos_token
+        begun = []
+        for text in texts:
+            rest = text
+            while rest.startswith(bos):
+                rest = rest.removeprefix(bos)
+            begun.append(bos + rest if adds or rest != text else rest)
+        settings = {name: value for name, value in settings.items() if name != "add_special_tokens"}
+        if nested is None:
+            return begun, {**settings, "add_special_tokens": False}
+        return begun, {**settings, "text_kwargs": {**nested, "add_special_tokens": False}}
 
     @property
     def model_input_names(self) -> list[str]:
