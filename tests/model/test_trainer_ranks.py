@@ -78,6 +78,9 @@ def test_sharded_checkpoints_hold_what_trains_and_resume(launch: Callable[..., l
     saved = read_saved_weights(str(tmp_path / "sharded" / "ep0-ba2"))
     assert saved.trained == saved.shapes.keys()
     assert all(".world_projector." in name for name in saved.shapes)
+    others = beside_weights(tmp_path / "sharded" / "ep0-ba2")
+    assert len(others) < 100
+    assert max(others.values()) < 100_000
     resumed = launch(2, "sharded", *frozen, "scheduler.t_warmup=0ba")
     assert resumed[:2] == begun
     assert len(resumed) == 3
@@ -89,6 +92,15 @@ def test_sharded_checkpoints_hold_what_trains_and_resume(launch: Callable[..., l
     assert {*saved.shapes} < {*second.shapes}
     weights = [weights_in(tmp_path / folder) for folder in ("sharded/ep0-ba2", "stage/ep0-ba1")]
     assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
+
+
+def beside_weights(folder: Path) -> dict[str, int]:
+    """Entries of a sharded checkpoint that are neither weights nor optimizer, with their bytes."""
+    from torch.distributed.checkpoint import FileSystemReader  # pyright: ignore[reportPrivateImportUsage]
+
+    stored = FileSystemReader(folder).read_metadata().storage_data or {}
+    sizes = {index.fqn: info.length for index, info in stored.items()}
+    return {name: size for name, size in sizes.items() if not name.startswith(("state.model.", "state.optimizers."))}
 
 
 def weights_in(folder: Path) -> dict[str, torch.Tensor]:

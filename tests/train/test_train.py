@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.distributed.checkpoint._nested_dict import flatten_state_dict
 
 from tests.conftest import smoke_config
 from theworld.checkpoint.on_disk import newest_whole_checkpoint
@@ -89,6 +90,15 @@ def test_save_folder_holds_what_users_rely_on(projector_run: Config, raw_sample:
     assert (folder / "latest-rank0.pt").resolve().name == "ep1-ba7-rank0.pt"
     assert "global_train_batch_size: 4" in (folder / "config.yaml").read_text()
     assert list((folder / "tensorboard").rglob("events.*"))
+
+
+def test_a_checkpoint_is_as_large_as_weights_and_optimizer(projector_run: Config) -> None:
+    checkpoint = newest_whole_checkpoint(Path(str(projector_run.save_folder)))
+    assert checkpoint is not None
+    state = torch.load(checkpoint.path, weights_only=False)["state"]
+    flat, _ = flatten_state_dict({"model": state["model"], "optimizers": state["optimizers"]})
+    tensors = sum(value.nbytes for value in flat.values() if isinstance(value, torch.Tensor))
+    assert tensors < checkpoint.path.stat().st_size < tensors + 60_000
 
 
 def test_finished_run_says_so_and_changes_nothing(projector_run: Config, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from torch.distributed.checkpoint import FileSystemReader  # pyright: ignore[rep
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load as load_sharded
 
+from theworld.checkpoint.beside_weights import read_nesting, take_nesting, trim
 from theworld.config.schema import ModelConfig
 from theworld.errors import UserError, first_line
 from theworld.ranks import from_rank_zero
@@ -44,6 +45,8 @@ class SavedWeights:
     """Names that trained in the run that wrote it; None if it was not written by this project."""
     bases: dict[str, dict[str, str | None]]
     """``gemma`` and ``cosmos``: name, revision and fingerprint of the base models."""
+    nesting: dict[str, Any] | None = None
+    """Of a sharded checkpoint: what it holds beside weights and optimizer (:mod:`.beside_weights`)."""
 
 
 def read_saved_weights(path: str) -> SavedWeights:
@@ -76,7 +79,8 @@ def _read_file(path: Path) -> SavedWeights:
 
 def _read_folder(path: Path) -> SavedWeights:
     reader = FileSystemReader(path)
-    described = reader.read_metadata().state_dict_metadata
+    metadata = reader.read_metadata()
+    described = metadata.state_dict_metadata
     prefix = "state.model."
     sizes = {name: getattr(entry, "size", None) for name, entry in described.items() if name.startswith(prefix)}
     shapes = {name.removeprefix(prefix): tuple(size) for name, size in sizes.items() if size is not None}
@@ -84,7 +88,7 @@ def _read_folder(path: Path) -> SavedWeights:
     if f"state.{RECORD}" in described:
         state[RECORD] = ""
         load_sharded({"state": state}, storage_reader=reader, no_dist=True)
-    return _saved_weights(path, shapes, state)
+    return replace(_saved_weights(path, shapes, state), nesting=read_nesting(metadata))
 
 
 def _saved_weights(path: Path, shapes: dict[str, Shape], state: dict[str, Any]) -> SavedWeights:
@@ -185,6 +189,7 @@ class Weights:
     def drop_frozen(self, checkpoint: dict[str, Any]) -> None:
         """Take out of a checkpoint that is about to be written what the bases hold, and add the record."""
         state = checkpoint["state"]
+        trim(state)
         for name in [name for name in state["model"] if name not in self.kept]:
             del state["model"][name]
         state[RECORD] = json.dumps(
@@ -200,8 +205,10 @@ class Weights:
         """Composer's ``load_ignore_keys``: of the model's own state (a sharded checkpoint) or the file's content leave
         what the checkpoint holds."""
         state = checkpoint["state"]
-        state.pop(RECORD, None)
         assert self.saved is not None
+        if self.saved.nesting is not None and "metadata" in state:
+            take_nesting(state, self.saved.nesting)
+        state.pop(RECORD, None)
         if state.get("model") is not None:
             for name in [name for name in state["model"] if name not in self.saved.shapes]:
                 del state["model"][name]

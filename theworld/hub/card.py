@@ -126,8 +126,9 @@ def parts(weights: list[str], trained: set[str]) -> list[tuple[str, str, str]]:
     return [(part, str(total), str(here)) for part, (total, here) in counts.items()]
 
 
-def data_lines(place: dict[str, Any]) -> str:
-    """What the pass knew and how much of it was trained on."""
+def data_lines(saved: dict[str, Any] | str) -> str:
+    """What the pass knew and how much of it was trained on; a sharded checkpoint has it as JSON text."""
+    place = json.loads(saved) if isinstance(saved, str) else saved
     generations = place["generations"]
     samples = sum(generation["samples"] for generation in generations)
     return (

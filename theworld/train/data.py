@@ -22,8 +22,8 @@ from theworld.data.batches.microbatches import split_by_length
 from theworld.data.batches.order import Shuffle
 from theworld.data.batches.passes import PassDataset, Source
 from theworld.data.batches.sample_encoder import EncodedSample, SampleEncoder
-from theworld.data.cache.latent_store import LatentWish
 from theworld.data.cache.attempt_folder import AttemptFolder
+from theworld.data.cache.latent_store import LatentWish
 from theworld.data.cache.shard_cache import default_cache_folder, make_cache_folder
 from theworld.data.samples import decode_sample
 from theworld.errors import UserError

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -20,8 +21,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from theworld.data.batches.collate import PADDING_SAMPLE
 from theworld.data.batches.order import SHUFFLE_BLOCK, Indices, Shuffle, Stage, pass_order, rank_batch
 from theworld.data.batches.sample_encoder import EncodedSample
-from theworld.data.cache.latent_store import LatentWish, WorldLatents, find_latents
 from theworld.data.cache.attempt_folder import new_name
+from theworld.data.cache.latent_store import LatentWish, WorldLatents, find_latents
 from theworld.data.cache.lookahead import ShardLookahead
 from theworld.data.cache.shard_cache import SnapshotStream
 from theworld.data.cache.shared_memory import (
@@ -236,12 +237,18 @@ class PassDataset(IterableDataset):
             "fingerprint": self.snapshot.fingerprint,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any] | str) -> None:
         """Go on from a saved place. Called by Composer on all ranks.
+
+        Args:
+            state: what :meth:`state_dict` gave, or that as JSON text, which sharded checkpoints hold.
 
         Raises:
             UserError: the data set is not the one of the checkpoint, or the state is of another version.
         """
+        if isinstance(state, str):
+            state = json.loads(state)
+        assert isinstance(state, dict)
         if state.get("version") != STATE_VERSION:
             raise UserError(
                 "the checkpoint's data set state is of another version; start a new pass (load_weights_only)"
