@@ -9,8 +9,9 @@ import torch
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
 from theworld.config.schema import FreezeConfig, ModelConfig
-from theworld.model.build import load_model
+from theworld.model.build import load_model, load_processor
 from theworld.model.tiny import tiny_folder
+from theworld.train.composer_model import ComposerTheWorld
 
 TOKENS = 2000
 
@@ -39,6 +40,12 @@ def settings(gemma: Path) -> ModelConfig:
     )
 
 
+def words() -> dict[str, torch.Tensor]:
+    """A sequence longer than the sliding window."""
+    ids = torch.randint(10, 800, (1, TOKENS), generator=torch.Generator().manual_seed(3))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+
+
 def test_buffers_have_the_stock_models_precision(gemma: Path) -> None:
     stock = Gemma3ForConditionalGeneration.from_pretrained(gemma, dtype=torch.bfloat16)
     own = load_model(settings(gemma), frozen_dtype=torch.bfloat16)
@@ -52,12 +59,23 @@ def test_buffers_have_the_stock_models_precision(gemma: Path) -> None:
 def test_logits_are_the_stock_models_to_the_bit(gemma: Path, training: bool) -> None:
     stock = Gemma3ForConditionalGeneration.from_pretrained(gemma, dtype=torch.bfloat16)
     own = load_model(settings(gemma), frozen_dtype=torch.bfloat16)
-    ids = torch.randint(10, 800, (1, TOKENS), generator=torch.Generator().manual_seed(3))
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    inputs = words()
     if training:
         own.train()
         stock.train()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=training):
         expected = stock(**inputs).logits[:, -1]
         found = own(**inputs).logits[:, -1]
+    assert torch.equal(found, expected)
+
+
+def test_logits_in_composers_training_are_the_stock_models_to_the_bit(gemma: Path) -> None:
+    """As the trainer runs it, gradients on; autocast by hand, since Composer refuses amp_bf16 on a CPU."""
+    stock = Gemma3ForConditionalGeneration.from_pretrained(gemma, dtype=torch.bfloat16).train()
+    model = load_model(settings(gemma), frozen_dtype=torch.bfloat16)
+    trained = ComposerTheWorld(model, load_processor(settings(gemma))).train()
+    inputs = words()
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = stock(**inputs).logits[:, -1]
+        found = trained(inputs).logits[:, -1]
     assert torch.equal(found, expected)
