@@ -32,9 +32,10 @@ import psutil
 from PIL import Image
 
 from theworld.data.entries.catalog import Catalog
+from theworld.data.entries.columns import columns_with
 from theworld.data.entries.images import scan_images
 from theworld.data.entries.source import open_source
-from theworld.data.shards.mds import COLUMNS, ShardFormat
+from theworld.data.shards.mds import ShardFormat
 from theworld.data.shards.shard_plan import plan_shards
 from theworld.data.shards.write_shard import ShardWriter
 from theworld.synthetic import generate
@@ -88,7 +89,8 @@ def run_mdswriter(raw: Path, out: Path, workers: int) -> float:
     from streaming import MDSWriter
 
     started = time.perf_counter()
-    with MDSWriter(columns=dict(COLUMNS), out=str(out), hashes=["xxh128"]) as writer:
+    columns = {column.name: column.encoding for column in columns_with()}
+    with MDSWriter(columns=columns, out=str(out), hashes=["xxh128"]) as writer:
         for sample in read_samples(raw):
             writer.write(sample)
     return time.perf_counter() - started

@@ -9,13 +9,13 @@ import pytest
 from raw_folder import Raw, entry, image_bytes, name
 from streaming import MDSWriter, StreamingDataset
 
+from theworld.data.entries.columns import MASKS, columns_with
 from theworld.data.entries.headers import check_image
 from theworld.data.shards.convert import convert
-from theworld.data.shards.mds import COLUMNS
 
 
 def as_written_by_streaming(raw: Raw, out: Path, keep_masks: bool, compression: str | None) -> None:
-    columns = dict(COLUMNS) | ({"masks": "json"} if keep_masks else {})
+    columns = {column.name: column.encoding for column in columns_with(**{MASKS: keep_masks})}
     with MDSWriter(
         columns=columns, out=str(out), size_limit="16kb", hashes=["xxh128"], compression=compression
     ) as writer:

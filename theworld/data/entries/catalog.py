@@ -1,8 +1,9 @@
 """The conversations file, parsed once: checked entries as records on disk, and an index over them.
 
-A record is one line, ``id TAB conversations TAB bbox [TAB masks]``, the lists as JSON text that has
-no tab or newline in it; those texts are the column values of an MDS sample. So what a later run
-needs of the 30 GB is an index in memory of 20 bytes an entry and a seek for each new image.
+A record is one line, the fields of :func:`~theworld.data.entries.columns.of_entry` between tabs
+(``id TAB conversations TAB bbox [TAB masks]``); those texts are the column values of an MDS sample.
+So what a later run needs of the 30 GB is an index in memory of 20 bytes an entry and a seek for
+each new image.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from theworld.data.entries.check_entry import BadEntry, Entry, check_entry, id_key
+from theworld.data.entries.check_entry import BadEntry, check_entry, id_key
+from theworld.data.entries.columns import MASKS, columns_with, encode_record, of_entry
 from theworld.data.entries.stream import BrokenJson, read_entries
 from theworld.errors import UserError
 from theworld.files import load_arrays, read_json, save_arrays, sync_file, write_json
@@ -63,14 +65,6 @@ class Summary:
     broken: str | None = None
 
 
-def encode_record(entry: Entry) -> bytes:
-    """The line that stands for an entry."""
-    lists: list[Any] = [entry.conversations, entry.bbox]
-    if entry.masks is not None:
-        lists.append(entry.masks)
-    return "\t".join([entry.id, *map(json.dumps, lists)]).encode("utf-8") + b"\n"
-
-
 class SeenKeys:
     """The keys so far, as a sorted array: 8 bytes each, where a set of int takes a hundred."""
 
@@ -101,7 +95,8 @@ class Catalog:
     """
 
     def __init__(self, root: Path, identity: dict[str, Any], keep_masks: bool) -> None:
-        self.identity = {"version": VERSION, "keep_masks": keep_masks, **identity}
+        self.columns = of_entry(columns_with(**{MASKS: keep_masks}))
+        self.identity = {"version": VERSION, "columns": [column.name for column in self.columns], **identity}
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
         self.keep_masks = keep_masks
         self.root = root
@@ -153,12 +148,12 @@ class Catalog:
         keys, lengths, offset = array("Q"), array("Q"), 0
         with open(self.records, "wb") as records, open(self.rejected, "w", encoding="utf-8") as rejected:
             for entries in self._checked_entries(path, progress, summary, rejected):
-                block_keys = np.array([id_key(entry.id) for entry in entries], np.uint64)
+                block_keys = np.array([id_key(entry_id) for entry_id, _ in entries], np.uint64)
                 new = seen.add(block_keys)
-                lines = [encode_record(entry) for entry in compress(entries, new)]
+                lines = [line for _, line in compress(entries, new)]
                 if not lines:
                     continue
-                summary.example = summary.example or entries[0].id
+                summary.example = summary.example or entries[0][0]
                 records.writelines(lines)
                 records.flush()  # workers read it from here on
                 sizes = np.array([len(line) for line in lines], np.int64)
@@ -175,14 +170,15 @@ class Catalog:
 
     def _checked_entries(
         self, path: Path, progress: Callable[[int], None] | None, summary: Summary, rejected: TextIO
-    ) -> Iterator[list[Entry]]:
-        """Good entries, a block at a time; counts and notes the others."""
-        entries: list[Entry] = []
+    ) -> Iterator[list[tuple[str, bytes]]]:
+        """Id and record of the good entries, a block at a time; counts and notes the others."""
+        entries: list[tuple[str, bytes]] = []
         try:
             for raw in read_entries(path, progress):
                 summary.entries += 1
                 try:
-                    entries.append(check_entry(raw, self.keep_masks))
+                    entry_id = check_entry(raw, self.keep_masks)
+                    entries.append((entry_id, encode_record(raw, self.columns)))
                 except BadEntry as bad:
                     summary.reasons[bad.reason] = summary.reasons.get(bad.reason, 0) + 1
                     line = {"id": bad.id, "reason": bad.reason, "detail": bad.detail, "entry": summary.entries - 1}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
 from typing import Any
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -12,23 +11,6 @@ MASK = "<mask>"
 REPLIES = {"human": "gpt", "gpt": "human"}
 LONGEST_NAME = 255
 NUMBERS = frozenset((int, float))
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A checked entry of the conversations file.
-
-    Attributes:
-        id: the image's file name without suffix.
-        conversations: the raw list of ``{"from": "human" | "gpt", "value": str}``.
-        bbox: the raw list of ``[x1, y1, x2, y2]`` in pixels, one per ``<mask>``; may be empty.
-        masks: the raw ``rle`` list, if masks are kept.
-    """
-
-    id: str
-    conversations: list[dict[str, Any]]
-    bbox: list[list[float]]
-    masks: list[dict[str, Any]] | None = None
 
 
 class BadEntry(Exception):
@@ -56,8 +38,14 @@ def image_id(filename: str) -> str:
     return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else filename
 
 
-def check_entry(raw: Any, keep_masks: bool) -> Entry:
-    """The entry as a sample needs it.
+def check_entry(raw: Any, keep_masks: bool) -> str:
+    """The id of an entry that has what a sample needs.
+
+    Args:
+        raw: an entry of the file: ``filename``, the image's with or without suffix; ``conversations``, a list of
+            ``{"from": "human" | "gpt", "value": str}``; ``bbox``, a list of ``[x1, y1, x2, y2]`` in pixels, one per
+            ``<mask>``, perhaps empty; ``rle``, one mask a box.
+        keep_masks: whether ``rle`` is needed.
 
     Raises:
         BadEntry: a key is missing, a type is wrong, boxes do not match the ``<mask>`` tokens.
@@ -74,7 +62,7 @@ def check_entry(raw: Any, keep_masks: bool) -> Entry:
     check_boxes(entry_id, raw["bbox"], masks)
     if keep_masks and (not isinstance(raw["rle"], list) or len(raw["rle"]) != masks):
         raise BadEntry(entry_id, "masks do not match the <mask> tokens", f"{masks} tokens")
-    return Entry(entry_id, raw["conversations"], raw["bbox"], raw["rle"] if keep_masks else None)
+    return entry_id
 
 
 def check_filename(filename: Any) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from theworld.config.schema import Config
 from theworld.data.latents.record import LatentRecord, resolve_record
@@ -28,25 +28,10 @@ class LatentColumn:
     record: LatentRecord
     vae: Path
 
-    def latent(self, line: bytes, image: bytes, width: int, height: int) -> bytes:
-        """A sample's latent.
-
-        Args:
-            line: of the catalog: id, conversations, bbox, between tabs.
-            image: the file's bytes.
-            width, height: of the image.
-        """
+    def latent(self, sample: Mapping[str, Any]) -> bytes:
+        """The latent of a sample, given as its other columns."""
         from theworld.data.latents.latent_encoder import sample_pixels
 
-        entry_id, conversations, boxes = line.rstrip(b"\n").split(b"\t")[:3]
-        sample = {
-            "id": entry_id.decode("utf-8"),
-            "image": image,
-            "width": width,
-            "height": height,
-            "conversations": json.loads(conversations),
-            "bbox": json.loads(boxes),
-        }
         return worker_encoder(self.vae)([sample_pixels(sample, self.record)])[0]
 
 

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from theworld.config.schema import ModelConfig
+from theworld.data.entries.columns import WORLD_LATENTS
 from theworld.errors import UserError
 from theworld.model.base import Base, resolve_vae
 from theworld.model.check_model import VAE_CHANNELS, VAE_STRIDE, check_model_config
 
-COLUMN = "world_latents"
+COLUMN = WORLD_LATENTS
 """Name of the MDS column, of the data set beside, and of the record in a manifest."""
 BYTES_PER_VALUE = 2
 

@@ -14,24 +14,30 @@ import json
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from theworld.data.entries.columns import (
+    FIXED,
+    MASKS,
+    WORLD_LATENTS,
+    Column,
+    Origin,
+    Picture,
+    columns_with,
+    encode_picture,
+    of_entry,
+    sample_of,
+    split_record,
+)
+
 HASH = "xxh128"
 INDEX = "index.json"
 LARGEST_SHARD = 2**32 - 1
 BYTES_PER_OFFSET = 4
-FIXED = {"int32": 4}
-COLUMNS = {
-    "id": "str",
-    "image": "bytes",
-    "width": "int32",
-    "height": "int32",
-    "conversations": "json",
-    "bbox": "json",
-}
 
 
 def compressor(name: str) -> Callable[[bytes], bytes]:
@@ -78,27 +84,29 @@ class ShardFormat:
     keep_masks: bool = False
     latent_bytes: int = 0
 
-    @property
-    def columns(self) -> dict[str, str]:
-        """Column name to MDS encoding."""
-        masks = {"masks": "json"} if self.keep_masks else {}
-        latents = {"world_latents": "bytes"} if self.latent_bytes else {}
-        return {**COLUMNS, **masks, **latents}
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns in the table's order, which is that of a record's fields."""
+        return columns_with(**{MASKS: self.keep_masks, WORLD_LATENTS: bool(self.latent_bytes)})
+
+    @cached_property
+    def stored(self) -> tuple[Column, ...]:
+        """The columns in MDS's order, that of their names."""
+        return tuple(sorted(self.columns, key=lambda column: column.name))
 
     @property
     def config(self) -> dict[str, Any]:
         """What MDSWriter stores of its settings, in each shard and in the index."""
-        names = sorted(self.columns)
-        encodings = [self.columns[name] for name in names]
+        encodings = [column.encoding for column in self.stored]
         return {
             "version": 2,
             "format": "mds",
             "compression": self.compression,
             "hashes": [HASH],
             "size_limit": self.size_limit,
-            "column_names": names,
+            "column_names": [column.name for column in self.stored],
             "column_encodings": encodings,
-            "column_sizes": [FIXED.get(encoding) for encoding in encodings],
+            "column_sizes": [FIXED[encoding].size if encoding in FIXED else None for encoding in encodings],
         }
 
     @property
@@ -112,27 +120,32 @@ class ShardFormat:
 
     def sample_size(self, record_length: Any, image_size: Any) -> Any:
         """Bytes of a sample from the length of its record in the catalog and of its image; works on arrays."""
-        texts = 4 if self.keep_masks else 3
-        latent = 4 + self.latent_bytes if self.latent_bytes else 0
-        return 4 * (texts + 1) + 2 * FIXED["int32"] + image_size + record_length - texts + latent
+        return record_length + image_size + self._rest_of_sample
 
-    def sample_parts(self, record: bytes, image: bytes, width: int, height: int, latent: bytes = b"") -> list[bytes]:
+    @cached_property
+    def _rest_of_sample(self) -> int:
+        """Bytes of a sample beside its record and its image."""
+        fixed = [FIXED[column.encoding].size for column in self.columns if column.encoding in FIXED]
+        sizes = 4 * (len(self.columns) - len(fixed))
+        separators = len(of_entry(self.columns))  # a tab after each field of the record, a newline after the last
+        return sizes + sum(fixed) - separators + self.latent_bytes
+
+    def sample(self, record: bytes, picture: Picture) -> dict[str, Any]:
+        """The sample as a reader will see it, without what is still to be made."""
+        return sample_of(record, picture, self.columns)
+
+    def sample_parts(self, record: bytes, picture: Picture, latent: bytes = b"") -> list[bytes]:
         """The pieces that, joined, are the sample.
 
         Args:
-            record: line of the catalog: id, conversations, bbox and perhaps masks, between tabs.
-            image: the file's bytes.
+            record: line of the catalog.
+            picture: the image.
             latent: of ``latent_bytes``.
         """
-        values = dict(zip(("id", "conversations", "bbox", "masks"), record.rstrip(b"\n").split(b"\t"), strict=False))
-        values |= {
-            "world_latents": latent,
-            "image": image,
-            "width": struct.pack("<i", width),
-            "height": struct.pack("<i", height),
-        }
-        body = [values[name] for name in sorted(self.columns)]
-        sizes = [len(values[name]) for name in sorted(self.columns) if self.columns[name] not in FIXED]
+        values = split_record(record, self.columns) | encode_picture(picture, self.columns)
+        values |= {column.name: latent for column in self.columns if column.origin is Origin.MADE}
+        body = [values[column.name] for column in self.stored]
+        sizes = [len(values[column.name]) for column in self.stored if column.encoding not in FIXED]
         return [struct.pack(f"<{len(sizes)}I", *sizes), *body]
 
     def header(self, sizes: Sequence[int]) -> bytes:

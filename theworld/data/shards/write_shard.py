@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import xxhash
 
 from theworld.data.entries.check_entry import image_id
+from theworld.data.entries.columns import Picture
 from theworld.data.entries.headers import BadImage, check_image
 from theworld.data.entries.images import image_suffix, printable
 from theworld.data.latents.column import LatentColumn
@@ -139,7 +140,7 @@ class ShardWriter:
         bad: dict[int, dict[str, Any]] = {}
         for number, (record, image) in enumerate(samples):
             try:
-                data, width, height = self._read_image(record_id(record), *image)
+                picture = self._read_image(record_id(record), *image)
             except BadImage as error:
                 changed = error.reason in (CHANGED, GONE, UNREADABLE)
                 bad[number] = {
@@ -151,12 +152,12 @@ class ShardWriter:
                 }
                 continue
             if not bad:
-                latent = self.latents.latent(record, data, width, height) if self.latents else b""
-                write_all(out, self.layout.sample_parts(record, data, width, height, latent), digest)
+                latent = self.latents.latent(self.layout.sample(record, picture)) if self.latents else b""
+                write_all(out, self.layout.sample_parts(record, picture, latent), digest)
         return digest.hexdigest(), bad
 
-    def _read_image(self, entry_id: str, path: str, size: int, mtime_ns: int) -> tuple[bytes, int, int]:
-        """The image file's bytes, width and height, if it is good and still the one that was scanned."""
+    def _read_image(self, entry_id: str, path: str, size: int, mtime_ns: int) -> Picture:
+        """The image file, if it is good and still the one that was scanned."""
         try:
             descriptor = os.open(self.images / path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
@@ -174,8 +175,7 @@ class ShardWriter:
             raise BadImage(CHANGED, path)
         if image_id(printable(os.path.basename(path))) != entry_id:
             raise BadImage("image belongs to another id with the same hash", path)
-        width, height = check_image(data, image_suffix(path), self.decode)
-        return data, width, height
+        return Picture(data, *check_image(data, image_suffix(path), self.decode))
 
 
 GONE = "image went away while converting"

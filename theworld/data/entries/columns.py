@@ -1,0 +1,130 @@
+"""The columns of a shard, one entry each: what the catalog keeps, how a shard is laid out, what a latent is made of.
+
+To add a column, add an entry to :data:`COLUMNS`. A value that follows from the conversations file waits in the
+catalog's records until its image is there (the catalog is then read anew, since its columns are part of what names
+it); a value that follows from the image is made when the shard is written.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from operator import attrgetter, itemgetter
+from typing import Any
+
+from theworld.data.entries.check_entry import image_id
+
+MASKS = "masks"
+WORLD_LATENTS = "world_latents"
+FIXED = {"int32": struct.Struct("<i")}
+"""MDS encodings whose values all have the same size."""
+
+
+class Origin(Enum):
+    """Where a column's values come from, which is also when they are known."""
+
+    ENTRY = "the conversations file"
+    IMAGE = "the image file"
+    MADE = "computed while the shard is written"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file that was read and checked: its bytes, and its width and height in pixels."""
+
+    data: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: in the shard.
+        encoding: MDS's: ``str`` or ``json`` for a value of the entry; ``bytes`` or one of :data:`FIXED` for one of the
+            image; ``bytes`` for one that is made.
+        origin: where the values come from.
+        value: what makes a value of a checked raw entry, or of a :class:`Picture`; None if it is made elsewhere.
+        optional: whether only some data sets have it.
+    """
+
+    name: str
+    encoding: str
+    origin: Origin
+    value: Callable[[Any], Any] | None = None
+    optional: bool = False
+
+
+def entry_id(raw: dict[str, Any]) -> str:
+    """The id of a checked entry: its image's file name without suffix."""
+    return image_id(raw["filename"])
+
+
+# Values are made by functions with a name: a shard's format is sent to worker processes, columns included.
+COLUMNS = (
+    Column("id", "str", Origin.ENTRY, entry_id),
+    Column("conversations", "json", Origin.ENTRY, itemgetter("conversations")),
+    Column("bbox", "json", Origin.ENTRY, itemgetter("bbox")),
+    Column(MASKS, "json", Origin.ENTRY, itemgetter("rle"), optional=True),
+    Column("image", "bytes", Origin.IMAGE, attrgetter("data")),
+    Column("width", "int32", Origin.IMAGE, attrgetter("width")),
+    Column("height", "int32", Origin.IMAGE, attrgetter("height")),
+    Column(WORLD_LATENTS, "bytes", Origin.MADE, optional=True),
+)
+
+
+def columns_with(**optional: bool) -> tuple[Column, ...]:
+    """The columns of a data set, in the table's order.
+
+    Args:
+        optional: name of an optional column to whether the data set has it; one that is not named is left out.
+    """
+    return tuple(column for column in COLUMNS if not column.optional or optional.get(column.name))
+
+
+def of_entry(columns: tuple[Column, ...]) -> tuple[Column, ...]:
+    """The fields of a record: those whose values come from the conversations file, in the table's order."""
+    return tuple(column for column in columns if column.origin is Origin.ENTRY)
+
+
+def encode_record(raw: dict[str, Any], columns: tuple[Column, ...]) -> bytes:
+    """The line that stands for a checked entry in the catalog: the fields between tabs.
+
+    JSON text has no tab or newline in it, and an id that passed the check is printable.
+
+    Args:
+        raw: the entry.
+        columns: those of :func:`of_entry`.
+    """
+    values = ((column.encoding, column.value(raw)) for column in columns if column.value)
+    return "\t".join(value if encoding == "str" else json.dumps(value) for encoding, value in values).encode() + b"\n"
+
+
+def split_record(line: bytes, columns: tuple[Column, ...]) -> dict[str, bytes]:
+    """Column name to the bytes that the shard holds of it, of a line of :func:`encode_record`."""
+    names = [column.name for column in of_entry(columns)]
+    return dict(zip(names, line.rstrip(b"\n").split(b"\t"), strict=True))
+
+
+def sample_of(line: bytes, picture: Picture, columns: tuple[Column, ...]) -> dict[str, Any]:
+    """Column name to value as a reader of the shard will see it, without the columns that are made."""
+    sample: dict[str, Any] = {}
+    texts = split_record(line, columns)
+    for column in columns:
+        if column.origin is Origin.ENTRY:
+            text = texts[column.name]
+            sample[column.name] = text.decode() if column.encoding == "str" else json.loads(text)
+        elif column.origin is Origin.IMAGE and column.value:
+            sample[column.name] = column.value(picture)
+    return sample
+
+
+def encode_picture(picture: Picture, columns: tuple[Column, ...]) -> dict[str, bytes]:
+    """Column name to the bytes that the shard holds of it, for the columns that come from the image."""
+    values = {c.name: (c.encoding, c.value(picture)) for c in columns if c.origin is Origin.IMAGE and c.value}
+    return {name: FIXED[kind].pack(value) if kind in FIXED else value for name, (kind, value) in values.items()}
