@@ -58,10 +58,22 @@ def losses(save_folder: Path) -> list[float]:
     return [found[step] for step in sorted(found)]
 
 
+BUCKETS = """
+from composer.core import Callback
+
+
+class Buckets(Callback):
+    def fit_start(self, state, logger):
+        assert state.model.gradient_as_bucket_view, "gradients lie beside DDP's buckets"
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.dist
 def test_two_ranks_train_as_one_does(launch: Callable[..., list[float]], tmp_path: Path) -> None:
-    one, two = launch(1, "one"), launch(2, "two")
+    (tmp_path / "ddp_buckets.py").write_text(BUCKETS)
+    check = (f"code_paths=[{tmp_path / 'ddp_buckets.py'}]", "callbacks={'ddp_buckets:Buckets': {}}")
+    one, two = launch(1, "one"), launch(2, "two", *check)
     assert len(one) == 3
     assert two == pytest.approx(one, rel=1e-4)
     weights = [torch.load(tmp_path / name / "ep0-ba3-rank0.pt", weights_only=False)["state"] for name in ("one", "two")]

@@ -92,3 +92,25 @@ def test_default_yaml_is_the_checkouts_from_any_folder(tmp_path: Path, monkeypat
     (tmp_path / "yamls").mkdir()
     (tmp_path / "yamls" / "spatial.yaml").write_text((ROOT / "yamls" / "smoke.yaml").read_text())
     assert load_config([]).run_name == "smoke"
+
+
+@pytest.mark.parametrize("when", ["init", "fit_start"])
+def test_out_of_memory_while_the_trainer_is_built_and_while_it_runs(
+    when: str, mds_sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / f"full_at_{when}.py").write_text(
+        "import torch\nfrom composer.core import Callback\n\n\nclass Full(Callback):\n"
+        f"    def {when}(self, state, logger):\n        raise torch.OutOfMemoryError('CUDA out of memory.')\n"
+    )
+    settings = [
+        f"train_loader.dataset.remote={mds_sample}",
+        f"train_loader.dataset.local={tmp_path / 'cache'}",
+        f"save_folder={tmp_path / 'run'}",
+        f"code_paths=[{tmp_path / f'full_at_{when}.py'}]",
+        f"callbacks={{'full_at_{when}:Full': {{}}}}",
+    ]
+    assert cli.run(TRAIN, [str(ROOT / "yamls" / "smoke.yaml"), *settings]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "out of GPU memory: lower device_train_microbatch_size; or set" in errors[0]
+    assert not (tmp_path / "run" / "last_failure.txt").exists()

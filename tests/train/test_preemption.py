@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import pytest
@@ -214,19 +214,3 @@ def test_the_same_run_in_the_loggers_at_each_start(tmp_path: Path) -> None:
     assert first["tensorboard"]["log_dir"] == str(tmp_path / "tensorboard")
     assert settings(tmp_path / "other")["wandb"]["init_kwargs"]["id"] != first["wandb"]["init_kwargs"]["id"]
     assert settings(tmp_path, "loggers.wandb.init_kwargs.id=mine")["wandb"]["init_kwargs"]["id"] == "mine"
-
-
-class OutOfMemory:
-    """A trainer that meets the end of the GPU's memory, which a machine without a GPU cannot."""
-
-    def fit(self) -> None:
-        import torch
-
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-
-def test_out_of_gpu_memory_names_the_keys_to_lower(tmp_path: Path) -> None:
-    from theworld.train.run import run_trainer
-
-    with pytest.raises(UserError, match=r"device_train_microbatch_size.*max_seq_len.*activation_checkpointing"):
-        run_trainer(cast(Any, OutOfMemory()), cast(Any, None), tmp_path)

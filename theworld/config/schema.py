@@ -114,8 +114,9 @@ class ModelConfig:
     frozen_dtype: str | None = None
     """fp32 or bf16, the precision that frozen parts are kept in; what trains is always fp32.
     null: bf16 when precision is amp_bf16, else fp32."""
-    activation_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, more time."""
+    activation_checkpointing: bool | None = None
+    """Recompute activations in the backward pass: less memory, about a quarter more time. null: only if samples of
+    max_seq_len would not fit the GPU without it."""
 
 
 @dataclass

@@ -85,6 +85,31 @@ def build_config(cfg: ModelConfig, gemma: Base, vae: Base | None) -> TheWorldCon
     return config
 
 
+def load_shapes(
+    cfg: ModelConfig,
+    with_world_encoder: bool = True,
+    frozen_dtype: torch.dtype | None = None,
+) -> TheWorldForConditionalGeneration:
+    """The model that :func:`load_model` gives, on the meta device: shapes, dtypes and freezing without weights.
+
+    Reads the configuration of the bases and their processor, which for a Hub repo is some 40 MB.
+
+    Raises:
+        UserError: the configuration cannot work, a base is not there, or nothing would train.
+    """
+    check_model_config(cfg)
+    gemma = resolve_gemma(cfg.gemma, cfg.gemma_revision, weights=False)
+    vae = resolve_vae(cfg.cosmos, cfg.cosmos_revision, weights=False) if cfg.enable_world else None
+    config = build_config(cfg, gemma, vae)
+    config.with_world_encoder = with_world_encoder and cfg.enable_world
+    with torch.device("meta"):
+        model = TheWorldForConditionalGeneration(config)
+    apply_freezing(model, cfg.freeze)
+    if frozen_dtype is not None:
+        cast_frozen(model, torch.float32, frozen_dtype)
+    return model.eval()
+
+
 def load_model(
     cfg: ModelConfig,
     dtype: torch.dtype = torch.float32,
@@ -132,10 +157,15 @@ def load_model(
         model.gradient_checkpointing_enable({"use_reentrant": False})
     apply_freezing(model, cfg.freeze)
     if frozen_dtype is not None:
-        for part in model.freezable_parts().values():
-            trains = any(parameter.requires_grad for parameter in part.parameters())
-            cast_parameters(part, dtype if trains else frozen_dtype)
+        cast_frozen(model, dtype, frozen_dtype)
     return model.eval()
+
+
+def cast_frozen(model: TheWorldForConditionalGeneration, dtype: torch.dtype, frozen_dtype: torch.dtype) -> None:
+    """Give the parts that train ``dtype`` and the others ``frozen_dtype``."""
+    for part in model.freezable_parts().values():
+        trains = any(parameter.requires_grad for parameter in part.parameters())
+        cast_parameters(part, dtype if trains else frozen_dtype)
 
 
 @torch.no_grad()

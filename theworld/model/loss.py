@@ -38,6 +38,13 @@ def predicts_answer(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
     return wanted
 
 
+def summed_loss(head: Callable[[Tensor], Tensor], states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Summed cross entropy of states (T, hidden) against targets (T,), and how many have the highest logit."""
+    logits = head(states).float()
+    correct = (logits.detach().argmax(dim=-1) == targets).sum()
+    return F.cross_entropy(logits, targets, reduction="sum"), correct
+
+
 def answer_loss(
     hidden: Tensor,
     labels: Tensor,
@@ -61,19 +68,14 @@ def answer_loss(
     states = hidden[:, :-1][wanted]
     targets = labels[:, 1:][wanted].to(states.device)
 
-    def chunk_loss(some_states: Tensor, some_targets: Tensor) -> tuple[Tensor, Tensor]:
-        logits = head(some_states).float()
-        correct = (logits.detach().argmax(dim=-1) == some_targets).sum()
-        return F.cross_entropy(logits, some_targets, reduction="sum"), correct
-
     if len(targets) <= chunk_tokens:
-        total, correct = chunk_loss(states, targets)
+        total, correct = summed_loss(head, states, targets)
     else:
         total, correct = states.new_zeros((), dtype=torch.float32), targets.new_zeros(())
         for some_states, some_targets in zip(states.split(chunk_tokens), targets.split(chunk_tokens), strict=True):
             # The head has no dropout, so there is no random state to restore.
             result: Any = checkpoint(
-                chunk_loss, some_states, some_targets, use_reentrant=False, preserve_rng_state=False
+                summed_loss, head, some_states, some_targets, use_reentrant=False, preserve_rng_state=False
             )
             part, right = result
             total, correct = total + part, correct + right

@@ -18,6 +18,7 @@ from theworld.model.build import load_model
 from theworld.model.processing import TheWorldProcessor
 from theworld.train.composer_model import ComposerTheWorld
 from theworld.train.data import TrainData, build_data
+from theworld.train.memory import frozen_dtype
 from theworld.train.registry import (
     DEFAULT_OPTIMIZER,
     DEFAULT_SCHEDULER,
@@ -31,14 +32,11 @@ from theworld.train.registry import (
 
 log = logging.getLogger(__name__)
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
 
 def build_model(config: Config, processor: TheWorldProcessor, with_world_encoder: bool = True) -> ComposerTheWorld:
     """The model, with the VAE unless all data has latents, frozen parts in the precision that the YAML asks for."""
-    frozen = config.model.frozen_dtype or ("bf16" if config.precision == "amp_bf16" else "fp32")
     model = load_model(
-        config.model, seed=config.seed, with_world_encoder=with_world_encoder, frozen_dtype=DTYPES[frozen]
+        config.model, seed=config.seed, with_world_encoder=with_world_encoder, frozen_dtype=frozen_dtype(config)
     )
     return ComposerTheWorld(model, processor)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
+from composer.distributed import dist_strategy
 from composer.utils.parallelism import FSDP2Config, FSDPConfig
 
 from theworld.config.schema import Config
@@ -48,3 +51,19 @@ def check_keys(settings: Any, known: set[str], version: str) -> None:
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
             raise UserError(f"parallelism_config.fsdp.{key}: not a key of FSDP {version}; {hint}")
+
+
+@contextmanager
+def gradients_as_buckets() -> Iterator[None]:
+    """Let DDP keep gradients in the buckets that it sums over the ranks, not beside them: 4 bytes a trained weight.
+
+    Composer's ``prepare_ddp_module`` builds ``DistributedDataParallel`` without that setting and takes none, so the
+    name that it looks up is another one while the trainer is built.
+    """
+    name = "DistributedDataParallel"
+    plain = getattr(dist_strategy, name)
+    setattr(dist_strategy, name, partial(plain, gradient_as_bucket_view=True))
+    try:
+        yield
+    finally:
+        setattr(dist_strategy, name, plain)

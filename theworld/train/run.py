@@ -40,8 +40,10 @@ from theworld.train.check_training import check_training
 from theworld.train.composer_model import ComposerTheWorld
 from theworld.train.data import TrainData, build_data
 from theworld.train.failures import last_step, note_reason
+from theworld.train.fit_memory import fit_memory, is_out_of_memory, memory_errors_as_one_line, smallest_gpu
 from theworld.train.hub_sync import CheckpointUploads, check_hub, fetch_from_hub, write_pretrained
-from theworld.train.parallelism import prepare_parallelism
+from theworld.train.memory import MemoryOfRun
+from theworld.train.parallelism import gradients_as_buckets, prepare_parallelism
 from theworld.train.records import attempt_facts, write_config
 from theworld.train.registry import ALGORITHMS, CALLBACKS, check_names, construct_named
 
@@ -105,6 +107,9 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
     try:
         announce(data.dataset, config.train_loader.expected_samples)
         needs_vae = any(one is not None and one.dataset.latents is None for one in (data, held_out))
+        gpu = smallest_gpu(config)
+        if gpu is not None:
+            fit_memory(config, MemoryOfRun(config, needs_vae), dist.get_world_size(), gpu)
         model = build_model(config, processor, with_world_encoder=needs_vae)
         weights = Weights(model)
         if saved is not None:
@@ -115,7 +120,8 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
             log_resume(resume, done_before, attempt)
         write_config(config, save_folder)
         write_pretrained(save_folder, model.model, processor)
-        return fit(Run(config, save_folder, model, weights, data, held_out, load_path, resume, attempt, stop))
+        with memory_errors_as_one_line(config):
+            return fit(Run(config, save_folder, model, weights, data, held_out, load_path, resume, attempt, stop))
     finally:
         data.close()
         if held_out is not None:
@@ -127,7 +133,8 @@ def fit(run: Run) -> int:
     stop, save_folder = run.stop, run.save_folder
     preemption = Preemption(stop)
     uploads = CheckpointUploads(run.config, save_folder)
-    trainer, saver = build_trainer(run, preemption, uploads)
+    with gradients_as_buckets():
+        trainer, saver = build_trainer(run, preemption, uploads)
     uploads.resumed(run.resume)
     if trainer.state.max_duration is not None and trainer.state.timestamp >= trainer.state.max_duration:
         log.info(
@@ -216,23 +223,14 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
 
 
 def run_trainer(trainer: Trainer, saver: WholeCheckpointSaver, save_folder: Path) -> None:
-    """Fit, and leave word of what it died of if it does.
-
-    Raises:
-        UserError: the GPU's memory is too small for the settings.
-    """
+    """Fit, and leave word of what it died of if it does."""
     try:
         trainer.fit()
     except StoppedInEvaluation:
         saver.save(trainer.state)
-    except torch.cuda.OutOfMemoryError as error:
-        raise UserError(
-            "out of GPU memory: lower device_train_microbatch_size or set it to auto, lower "
-            "train_loader.dataset.max_seq_len, set model.activation_checkpointing=true, or shard the model "
-            "(parallelism_config.fsdp)"
-        ) from error
     except Exception as error:
-        note_reason(save_folder, f"{type(error).__name__}: {first_line(error)}")
+        if not (isinstance(error, RuntimeError) and is_out_of_memory(error)):
+            note_reason(save_folder, f"{type(error).__name__}: {first_line(error)}")
         raise
 
 

@@ -1,0 +1,172 @@
+"""The estimate of memory: figures that were measured at real size, layers that really run, and what a user is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers.models.gemma3.modeling_gemma3 import Gemma3DecoderLayer
+
+from tests.conftest import SMOKE_YAML
+from tests.train.real_shapes import write_real_shapes
+from theworld.config.load import load_config
+from theworld.config.schema import Config
+from theworld.errors import UserError
+from theworld.model.activations import Precision, language_layer, vision_layer
+from theworld.model.build import load_shapes
+from theworld.train.fit_memory import fit_memory, memory_errors_as_one_line, remedy
+from theworld.train.memory import GIB, MemoryOfRun, frozen_dtype
+
+SPATIAL_YAML = str(Path(SMOKE_YAML).with_name("spatial.yaml"))
+SHARDED = "parallelism_config={fsdp: {}}"
+STAGES = {"projector": [], "vision": ["model.freeze.vision=false"]}
+STAGES["language"] = [*STAGES["vision"], "model.freeze.language=false"]
+GPU_80 = 80 * 10**9
+"""An "80 GB" card in bytes, a little less than what such cards report."""
+
+KNOWN_RUNS: dict[str, MemoryOfRun] = {}
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return write_real_shapes(tmp_path_factory.mktemp("real"))
+
+
+def run_of(bases: list[str], stage: str, *overrides: str) -> tuple[Config, MemoryOfRun]:
+    config = load_config([SPATIAL_YAML, *bases, *STAGES[stage], "device_train_microbatch_size=1", *overrides])
+    if stage not in KNOWN_RUNS:
+        KNOWN_RUNS[stage] = MemoryOfRun(config)
+    return config, KNOWN_RUNS[stage]
+
+
+@pytest.mark.parametrize(
+    ("stage", "ddp", "sharded"), [("projector", 8.2, 1.0), ("vision", 13.7, 1.7), ("language", 64.3, 8.0)]
+)
+def test_states_at_real_size(bases: list[str], stage: str, ddp: float, sharded: float) -> None:
+    config, memory = run_of(bases, stage)
+    assert memory.estimate(config, 8, 1000).states / GIB == pytest.approx(ddp, abs=0.05)
+    config, _ = run_of(bases, stage, SHARDED)
+    assert memory.estimate(config, 8, 1000).states / GIB == pytest.approx(sharded, abs=0.05)
+
+
+def test_states_follow_the_optimizer_and_precision(bases: list[str]) -> None:
+    config, memory = run_of(bases, "language")
+    adam, sgd = (
+        memory.estimate(config, 1, 1000),
+        memory.estimate(run_of(bases, "language", "optimizer={name: sgd}")[0], 1, 1000),
+    )
+    assert adam.optimizer == 2 * adam.gradients == 2 * sgd.optimizer
+    assert frozen_dtype(config) is torch.bfloat16
+    assert frozen_dtype(load_config([SMOKE_YAML])) is torch.float32
+
+
+def test_a_layer_keeps_what_was_measured_at_real_width(bases: list[str]) -> None:
+    """kB a token at 1,024 tokens: a frozen layer, a trained one under FSDP, and with recomputation."""
+    shapes = run_of(bases, "projector")[1].model.config
+    half = torch.bfloat16
+    for trains, again, kilobytes in [(False, False, 133), (True, False, 218), (False, True, 5.1), (True, True, 5.1)]:
+        found = language_layer(shapes, 1, 1024, Precision(half, half, trains), again)
+        assert found.kept / 1024 / 1000 == pytest.approx(kilobytes, rel=0.01)
+    # Without FSDP autocast keeps a copy of the trained weights: 94 M in two bytes each.
+    copies = language_layer(shapes, 1, 1024, Precision(torch.float32, half, True), True).kept
+    assert copies == pytest.approx(94.4e6 * 2, rel=0.06)
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_the_measure_on_nothing_is_that_of_a_layer_that_runs(tiny_shapes: Any, trains: bool) -> None:
+    """What autograd packs in a real forward pass, its input left out, which the layer before has made."""
+    config, text = tiny_shapes, tiny_shapes.text_config
+    layer = Gemma3DecoderLayer(text, 0)
+    layer.requires_grad_(trains)
+    states = torch.randn(2, 96, text.hidden_size, requires_grad=True)
+    rotation = torch.randn(2, 96, text.head_dim)
+    mask = torch.ones(2, 1, 96, 96, dtype=torch.bool)
+    packed: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        packed[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        layer(
+            states,
+            position_embeddings_global=(rotation, rotation),
+            position_embeddings_local=(rotation, rotation),
+            attention_mask=mask,
+        )
+    given = {tensor.untyped_storage().data_ptr() for tensor in [*layer.parameters(), rotation, mask]}
+    real = sum(tensor.untyped_storage().nbytes() for place, tensor in packed.items() if place not in given)
+    found = language_layer(config, 2, 96, Precision(torch.float32, None, trains), False).kept
+    assert found == pytest.approx(real, rel=0.02)
+
+
+def test_a_tower_that_does_not_train_keeps_nothing(tiny_shapes: Any) -> None:
+    single = torch.float32
+    assert vision_layer(tiny_shapes, 2, Precision(single, None, False), False).kept == 0
+    trained = vision_layer(tiny_shapes, 2, Precision(single, None, True), False)
+    again = vision_layer(tiny_shapes, 2, Precision(single, None, True), True)
+    assert trained.kept > 4 * again.kept > 0
+
+
+@pytest.fixture(scope="module")
+def tiny_shapes() -> Any:
+    return load_shapes(load_config([SMOKE_YAML]).model).config
+
+
+@pytest.mark.parametrize(("stage", "gpu", "recompute"), [("projector", GPU_80, False), ("projector", 24 * GIB, True)])
+def test_null_recomputes_only_where_it_must(bases: list[str], stage: str, gpu: int, recompute: bool) -> None:
+    config, memory = run_of(bases, stage)
+    assert config.model.activation_checkpointing is None
+    fit_memory(config, memory, 8, gpu)
+    assert config.model.activation_checkpointing is recompute
+
+
+def test_a_run_that_cannot_fit_is_refused_with_arithmetic_and_keys_that_fit(bases: list[str]) -> None:
+    config, memory = run_of(bases, "language", "device_train_microbatch_size=4")
+    with pytest.raises(UserError) as refused:
+        fit_memory(config, memory, 8, 40 * GIB)
+    said = str(refused.value)
+    assert "\n" not in said
+    assert "weights 16.1 + gradients 16.0 + optimizer 32.1" in said
+    assert "on a GPU of 40.0 GiB" in said
+    keys = said.partition("it fits with ")[2].partition(" (")[0]
+    assert keys == f"{SHARDED} device_train_microbatch_size=1"
+    better, _ = run_of(bases, "language", SHARDED)
+    fit_memory(better, memory, 8, 40 * GIB)
+    assert better.model.activation_checkpointing is True
+
+
+def test_more_gpus_or_shorter_samples_where_no_key_helps(bases: list[str]) -> None:
+    config, memory = run_of(bases, "language")
+    assert "it fits on 16 GPUs with" in remedy(config, memory, 8, 15 * GIB)
+    assert "use a larger GPU" in remedy(config, memory, 1, 2 * GIB)
+
+
+def test_the_longest_samples_are_warned_of_and_not_refused(bases: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    config, memory = run_of(bases, "projector", "model.activation_checkpointing=false")
+    fit_memory(config, memory, 1, 20 * GIB)
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    said = record.getMessage()
+    tokens = int(said.partition("up to about ")[2].partition(" ")[0])
+    assert memory.estimate(config, 1, tokens).total <= 20 * GIB < memory.estimate(config, 1, tokens + 128).total
+    assert "model.activation_checkpointing=true" in said
+
+
+def test_all_ways_of_saying_out_of_memory_are_one_line() -> None:
+    from composer.trainer.trainer import _adjust_device_train_microbatch_size
+
+    class State:
+        device_train_microbatch_size = 1
+
+    config = Config(device_train_microbatch_size="auto")
+    says = r"^out of GPU memory: lower device_train_microbatch_size; or set model\."
+    with pytest.raises(UserError, match=says), memory_errors_as_one_line(config):
+        _adjust_device_train_microbatch_size(State())  # pyright: ignore[reportArgumentType]
+    with pytest.raises(RuntimeError, match="shapes"), memory_errors_as_one_line(config):
+        raise RuntimeError("shapes do not match")
+    config.device_train_microbatch_size, config.model.activation_checkpointing = 1, True
+    with pytest.raises(UserError, match=r"^out of GPU memory: shard the model"), memory_errors_as_one_line(config):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
