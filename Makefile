@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint format setup clean
+.PHONY: demo test test-all lint format docs setup clean
 
 demo: $(READY)  ## the main job on the built-in sample: convert, train, kill, resume, audit
 	$(BIN)/python recipes/demo.py
@@ -26,6 +26,10 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(READY)  ## the table of keys in docs/configuration.md, anew from the schema
+	sed -i '/^| key/,$$d' docs/configuration.md
+	$(BIN)/python -m theworld.config >> docs/configuration.md
 
 setup: $(READY)
 

@@ -1,52 +1,8 @@
 """Write the built-in sample: rendered scenes with true questions, in the exact format of OpenSpatialDataset."""
 
-from __future__ import annotations
-
-import argparse
 import sys
-from pathlib import Path
-from typing import NoReturn
 
-from theworld import cli
-from theworld.errors import EXIT_DONE, UserError
-from theworld.synthetic import generate
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaint is one line (``--help`` has the rest)."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see --help)")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="convert/sample.py", description=__doc__)
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder for openspatial.json and images/")
-    parser.add_argument("--samples", metavar="N", type=int, default=100, help="entries (default %(default)s)")
-    parser.add_argument("--seed", metavar="S", type=int, default=17, help="same seed, same bytes (default %(default)s)")
-    parser.add_argument(
-        "--available",
-        metavar="F",
-        type=float,
-        default=1.0,
-        help="share of the images to write, as in a half-finished download; run again with a higher share to add "
-        "the rest (default %(default)s)",
-    )
-    parser.add_argument(
-        "--size", metavar="PIXELS", type=int, default=1024, help="longest side of the images (default %(default)s)"
-    )
-    parser.add_argument("--workers", metavar="W", type=int, help="processes (default: one a core)")
-    return parser
-
-
-def main(argv: list[str]) -> int:
-    """Generate the sample and say what is where."""
-    options = _parser().parse_args(argv)
-    done = generate(options.out, options.samples, options.seed, options.available, options.workers, options.size)
-    print(f"{done.json}: {done.samples} entries, {done.json_bytes / 1e6:.1f} MB")
-    print(f"{done.images}: {done.available} images, {done.image_bytes / 1e6:.1f} MB ({done.written} written now)")
-    return EXIT_DONE
-
+from theworld.commands.sample import command
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(command())

@@ -7,7 +7,6 @@ The public names are imported when first used, so that importing the package cos
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ _HOMES = {
     "load_processor": "theworld.model.build",
 }
 
-__version__ = version("theworld")
+__version__ = "0.1.0"
 __all__ = [
     "Config",
     "TheWorldConfig",

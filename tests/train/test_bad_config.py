@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
 
 import pytest
 
 from theworld import cli
+from theworld.commands.train import main as train
 from theworld.config.load import load_config
 
 ROOT = Path(__file__).parents[2]
-TRAIN = runpy.run_path(str(ROOT / "recipes" / "train.py"))["main"]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +56,7 @@ def test_one_line_that_names_the_key(
 ) -> None:
     settings = [f"train_loader.dataset.remote={mds_sample}", f"save_folder={tmp_path / 'run'}"]
     settings.append(f"train_loader.dataset.local={tmp_path / 'cache'}")
-    code = cli.run(TRAIN, [str(ROOT / "yamls" / "smoke.yaml"), *settings, *overrides])
+    code = cli.run(train, [str(ROOT / "yamls" / "smoke.yaml"), *settings, *overrides])
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert code == 2
     assert len(errors) == 1
@@ -68,7 +67,7 @@ def test_batch_that_does_not_divide_by_the_ranks(
     mds_sample: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    code = cli.run(TRAIN, [str(ROOT / "yamls" / "smoke.yaml"), f"train_loader.dataset.remote={mds_sample}"])
+    code = cli.run(train, [str(ROOT / "yamls" / "smoke.yaml"), f"train_loader.dataset.remote={mds_sample}"])
     assert code == 2
     assert "8 does not divide by 3 ranks; use 6 or 9" in capsys.readouterr().err
 
@@ -77,12 +76,12 @@ def test_batch_that_does_not_divide_by_the_ranks(
 def test_yaml_that_is_none(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text(content, encoding="latin-1")
-    assert cli.run(TRAIN, [str(path)]) == 2
+    assert cli.run(train, [str(path)]) == 2
     assert str(path) in capsys.readouterr().err
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(TRAIN, ["--help"]) == 0
+    assert cli.run(train, ["--help"]) == 0
     assert "composer" in capsys.readouterr().out
 
 
@@ -109,7 +108,7 @@ def test_out_of_memory_while_the_trainer_is_built_and_while_it_runs(
         f"code_paths=[{tmp_path / f'full_at_{when}.py'}]",
         f"callbacks={{'full_at_{when}:Full': {{}}}}",
     ]
-    assert cli.run(TRAIN, [str(ROOT / "yamls" / "smoke.yaml"), *settings]) == 2
+    assert cli.run(train, [str(ROOT / "yamls" / "smoke.yaml"), *settings]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "out of GPU memory: lower device_train_microbatch_size; or set" in errors[0]

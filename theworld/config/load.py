@@ -114,7 +114,7 @@ def unknown_key(key: str) -> str:
     if not close:
         same_name = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
         close = same_name[:1]
-    return f"unknown key {key}" + (f"; did you mean {close[0]}?" if close else "; theworld/config/schema.py lists all")
+    return f"unknown key {key}" + (f"; did you mean {close[0]}?" if close else "; python -m theworld.config lists all")
 
 
 def error_key(error: OmegaConfBaseException) -> str:

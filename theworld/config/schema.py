@@ -192,13 +192,16 @@ class Config:
     """A run."""
 
     run_name: str = MISSING
+    """Names the run in logs and trackers."""
     seed: int = 17
+    """Of weights that are made anew, and of the shuffling unless shuffle_seed says otherwise."""
     download: DownloadConfig = field(default_factory=DownloadConfig)
     convert: ConvertConfig = field(default_factory=ConvertConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train_loader: LoaderConfig = field(default_factory=LoaderConfig)
     eval_loader: LoaderConfig | None = None
-    """The held-out share (convert.holdout) as the trainer reads it; null: no evaluation."""
+    """The held-out share (convert.holdout) as the trainer reads it, with the keys of train_loader; null: no
+    evaluation."""
     eval_interval: int | str = "1ep"
     """Composer's time string between evaluations."""
     eval_subset_num_batches: int = -1
@@ -216,7 +219,9 @@ class Config:
     """gpu or cpu; null: a GPU if there is one."""
 
     optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "decoupled_adamw", "lr": 1.0e-4})
+    """name and settings: a name of Composer's or LLM Foundry's, or module:Class."""
     scheduler: dict[str, Any] = field(default_factory=lambda: {"name": "cosine_with_warmup", "t_warmup": "50ba"})
+    """name and settings: a name of Composer's or LLM Foundry's, or module:Class."""
     algorithms: dict[str, Any] = field(default_factory=dict)
     """name: settings, for example gradient_clipping: {clipping_type: norm, clipping_threshold: 1.0}."""
     callbacks: dict[str, Any] = field(default_factory=dict)

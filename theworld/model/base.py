@@ -13,6 +13,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from theworld.errors import UserError, first_line
 
 BUILTIN_TINY = "builtin:tiny"
@@ -141,26 +143,10 @@ def check_folder(key: str, folder: Path, weights: bool) -> None:
     if not files:
         raise UserError(f"{key}: {folder} holds no .safetensors file; fetch the model again, or convert its weights")
     for file in files:
-        if not is_whole(file):
-            raise UserError(f"{key}: {file} is cut short or not a safetensors file; delete it and fetch it again")
-
-
-def is_whole(file: Path) -> bool:
-    """Whether a safetensors file is as long as its header says; reads the header only."""
-    size = file.stat().st_size
-    with open(file, "rb") as stream:
-        start = stream.read(8)
-        if len(start) < 8:
-            return False
-        (length,) = struct.unpack("<Q", start)
-        if length > size - 8:
-            return False
         try:
-            header = json.loads(stream.read(length))
-        except ValueError:
-            return False
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    return size == 8 + length + max(ends, default=0)
+            safe_open(file, framework="numpy")
+        except SafetensorError as error:
+            raise UserError(f"{key}: {file} is cut short or damaged ({first_line(error)}); fetch it again") from error
 
 
 def fingerprint(folder: Path) -> str | None:

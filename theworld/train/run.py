@@ -17,6 +17,7 @@ from theworld.checkpoint.saver import WholeCheckpointSaver
 from theworld.checkpoint.weights import Weights, holds_vae, pin_bases, read_saved_weights
 from theworld.config.schema import Config
 from theworld.data.cache.latent_store import latent_wish
+from theworld.data.cache.streaming_internals import check_streaming
 from theworld.errors import EXIT_REQUEUE, UserError, first_line
 from theworld.model.build import load_processor
 from theworld.ranks import from_rank_zero
@@ -86,6 +87,7 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
     """
     check_training(config, cli.world_size(), torch.cuda.is_available())
     check_names(config)
+    check_streaming()
     prepare_parallelism(config)
     stop = stop or StopRequest(config.preemption.signals)
     stop.read_job_end(config.preemption.grace)

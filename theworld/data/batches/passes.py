@@ -25,14 +25,10 @@ from theworld.data.cache.attempt_folder import new_name
 from theworld.data.cache.latent_store import LatentWish, WorldLatents, find_latents
 from theworld.data.cache.lookahead import ShardLookahead
 from theworld.data.cache.shard_cache import SnapshotStream
-from theworld.data.cache.shared_memory import (
-    one_opening_at_a_time,
-    open_shards,
-    record_segments,
-    release_segments,
-)
+from theworld.data.cache.shared_memory import one_opening_at_a_time, record_segments
 from theworld.data.cache.snapshot import Snapshot, read_snapshot
 from theworld.data.cache.space import check_capacity, in_megabytes
+from theworld.data.cache.streaming_internals import open_shards, release_segments, segments_number
 from theworld.errors import UserError
 from theworld.labels import IGNORE
 from theworld.ranks import from_rank_zero
@@ -128,8 +124,7 @@ class PassDataset(IterableDataset):
             self.stream = SnapshotStream(snapshot, source.remote, local, source.split, source.cache_limit)
             self._shards = open_shards(streams=[self.stream], batch_size=self.global_batch_size // self.ranks)
             if leader:
-                # Streaming tells its number nowhere else.
-                record_segments(self.shards._shm_prefix_int)
+                record_segments(segments_number(self.shards))
         if self.latents is not None:
             self.latents.open(snapshot, source.remote, local, source.split, source.cache_limit)
 

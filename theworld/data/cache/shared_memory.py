@@ -17,12 +17,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from composer.utils import dist
 from filelock import FileLock, Timeout
-from streaming import StreamingDataset
-from streaming.base.shared import SharedMemory, prefix
 
 log = logging.getLogger(__name__)
 
@@ -78,62 +75,6 @@ def record_segments(prefix: int) -> None:
     for segment in sorted(SEGMENTS.glob(f"{prefix:06}_*")):
         line = {"name": segment.name, "inode": segment.stat().st_ino}
         os.write(_own_record, (json.dumps(line) + "\n").encode())
-
-
-@contextmanager
-def attachments() -> Iterator[list[SharedMemory]]:
-    """The segments that Streaming attaches to while this is open, its own and those that it only looks into.
-
-    To find the first free number it attaches to the segments of every data set on the node and lets go of none
-    before the process ends: a few dozen open files for each opening beside other jobs. It has no hook for them, so
-    that the name which its search uses is replaced for the time of the opening.
-    """
-    found: list[SharedMemory] = []
-
-    class Noted(SharedMemory):
-        def __init__(self, *arguments: Any, **settings: Any) -> None:
-            super().__init__(*arguments, **settings)
-            found.append(self)
-
-    prefix.SharedMemory = Noted  # pyright: ignore[reportPrivateImportUsage]
-    try:
-        yield found
-    finally:
-        prefix.SharedMemory = SharedMemory  # pyright: ignore[reportPrivateImportUsage]
-
-
-def open_shards(**settings: Any) -> StreamingDataset:
-    """A ``StreamingDataset`` that holds on to its own segments only."""
-    with attachments() as attached:
-        shards = StreamingDataset(**settings)
-    for memory in attached:
-        if memory is not shards._locals_shm:
-            let_go(memory)
-    return shards
-
-
-def let_go(memory: SharedMemory) -> None:
-    """Close a segment, and remove it if this process made it. Streaming would do so once more at the end of the
-    process, by name, and the name may be another job's by then."""
-    memory.cleanup()
-    atexit.unregister(memory.cleanup)
-
-
-def release_segments(shards: StreamingDataset) -> None:
-    """Let go of the segments of a data set that is done with.
-
-    Streaming gives them back only when the process ends, and a run that takes up growth again and again would fill its
-    table of open files.
-    """
-    for memory in (
-        shards._locals_shm,
-        shards._shared_barrier._arr.shm,
-        shards._next_epoch.arr.shm,
-        shards._cache_usage.arr.shm,
-        shards._shard_states.shm,
-        shards._shard_access_times.shm,
-    ):
-        let_go(memory)
 
 
 def remove_segments_of_the_dead() -> None:

@@ -1,0 +1,43 @@
+"""Raw files to MDS: python convert/to_mds.py [YAML] [--watch SECONDS] [key=value ...]
+
+The keys are in the section convert. With --watch it converts again and again, SECONDS after each conversion, while the
+download runs; it ends when every entry has its image or the download has finished.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from functools import partial
+
+from theworld.cli import Parser, run
+from theworld.config.load import load_config
+from theworld.data.latents.column import latent_column
+from theworld.data.shards.convert import convert
+from theworld.download.watch import watch
+from theworld.errors import EXIT_DONE, UserError
+
+A_DAY = 86400.0
+
+
+def main(argv: list[str]) -> int:
+    parser = Parser("convert/to_mds.py", __doc__, ["convert"])
+    parser.add_argument("--watch", metavar="SECONDS", type=pause, help="between two conversions")
+    options = parser.parse(argv)
+    config, seconds = load_config(options.settings), options.watch
+    for report in [convert(config.convert, latent_column(config))] if seconds is None else watch(config, seconds):
+        if seconds is None or report.written:
+            print(report.table(), flush=True)
+        if report.broken:
+            raise UserError(report.broken)
+    return EXIT_DONE
+
+
+def pause(text: str) -> float:
+    """Seconds between two conversions."""
+    seconds = float(text)
+    if not 0 < seconds <= A_DAY:
+        raise ArgumentTypeError(f"{text}: expected seconds between two conversions, for example --watch 60")
+    return seconds
+
+
+command = partial(run, main)

@@ -1,0 +1,49 @@
+"""Train TheWorld, or go on where a run was stopped.
+
+    composer [-n RANKS] recipes/train.py YAML [key=value ...]
+
+Exit code 0: done, 2: bad input or configuration, 85: stopped on a signal, saved, wants to be started again.
+"""
+
+import os
+from dataclasses import fields
+from functools import partial
+
+from theworld import cli
+from theworld.config.load import load_config
+from theworld.config.schema import Config
+from theworld.model.check_model import check_model_config
+from theworld.signals import StopRequest
+from theworld.train.check_training import check_training
+
+TRAINING = [field.name for field in fields(Config) if field.name not in ("convert", "download")]
+
+
+def main(argv: list[str]) -> int:
+    parser = cli.Parser("composer recipes/train.py", __doc__, TRAINING)
+    settings = parser.parse(argv).settings
+    stop = StopRequest()
+    stop.install()
+    try:
+        return prepare_and_train(settings, stop)
+    finally:
+        stop.ignore()
+
+
+def prepare_and_train(settings: list[str], stop: StopRequest) -> int:
+    config = load_config(settings)
+    stop.add(config.preemption.signals)
+    # What the configuration alone can tell is said before torch is imported.
+    check_training(config, cli.world_size())
+    check_model_config(config.model)
+    # Importing composer starts torch's pool of compilers, up to 32 processes a rank, and nothing here is compiled.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    # Checkpoints go to the Hub over plain HTTP, whose time limits and faults the uploads know how to deal with.
+    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
+    with stop.held_back():
+        from theworld.train.run import train
+
+    return train(config, stop)
+
+
+command = partial(cli.run, main)
