@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
 EXIT_DONE = 0
 EXIT_BROKEN_PROMISE = 1
 EXIT_BAD_INPUT = 2
@@ -22,3 +26,10 @@ class UserError(Exception):
 def first_line(error: BaseException) -> str:
     """The first line of an error's text that says anything; its class where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def describe(error: BaseException) -> str:
+    """An error as a reason that can be kept and counted: its class and first line, the same in every process."""
+    line = MEMORY_ADDRESS.sub("", first_line(error))
+    name = type(error).__name__
+    return line if line == name else f"{name}: {line}"

@@ -26,7 +26,7 @@ from theworld.data.cache.attempt_folder import AttemptFolder
 from theworld.data.cache.latent_store import LatentWish
 from theworld.data.cache.shard_cache import default_cache_folder, make_cache_folder
 from theworld.data.samples import decode_sample
-from theworld.errors import UserError
+from theworld.errors import UserError, describe
 from theworld.signals import ignore_stop_signals
 
 if TYPE_CHECKING:
@@ -40,13 +40,22 @@ LONGEST_TMPDIR = 107 - len("/pymp-12345678/listener-12345678")
 
 @dataclass
 class SampleTransform:
-    """MDS sample -> decoded sample -> encoded sample; runs in the loader's workers."""
+    """MDS sample -> decoded sample -> encoded sample; runs in the loader's workers.
+
+    Whatever a sample holds, it becomes one without loss rather than the end of the run, which would meet it again
+    at the same batch after each restart. A :class:`UserError` is about the configuration and does end the run.
+    """
 
     encoder: SampleEncoder
     draw_bboxes: bool
 
     def __call__(self, sample: dict[str, Any]) -> EncodedSample:
-        return self.encoder(decode_sample(sample, self.draw_bboxes))
+        try:
+            return self.encoder(decode_sample(sample, self.draw_bboxes))
+        except UserError:
+            raise
+        except Exception as error:
+            return self.encoder.without_loss(str(sample["id"]), f"sample cannot be encoded: {describe(error)}")
 
 
 @dataclass

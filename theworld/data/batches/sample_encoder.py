@@ -6,14 +6,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 
-from theworld.data.latents.latent_encoder import from_bytes
+from theworld.data.latents.latent_encoder import empty_latent, from_bytes
 from theworld.data.samples import DecodedSample, Turn
+from theworld.data.samples.decode import GREY
 from theworld.errors import UserError
 from theworld.labels import IGNORE
 
 if TYPE_CHECKING:
     from theworld.model.processing import TheWorldProcessor
+
+GREY_SIDE = 64
+"""Pixels of the picture that stands for one that cannot be used."""
 
 
 @dataclass
@@ -85,6 +90,14 @@ class SampleEncoder:
             assert sample.world_latents is not None
             pixels["world_latents"] = from_bytes(sample.world_latents)
         return EncodedSample(sample.id, input_ids, labels, pixels, turns_cut, problems, no_loss)
+
+    def without_loss(self, sample_id: str, reason: str) -> EncodedSample:
+        """What stands for a sample that cannot be encoded: a grey picture, an empty turn, no labels."""
+        latent = None
+        if self.world_latents:
+            latent = empty_latent(self.processor.world_image_size)
+        picture = Image.new("RGB", (GREY_SIDE, GREY_SIDE), GREY)
+        return self(DecodedSample(sample_id, picture, [], [], reason, latent))
 
     def encode_turns(self, turns: list[Turn]) -> tuple[list[int], list[int], int]:
         """Token ids, labels, and how many turns fit into ``max_seq_len``.

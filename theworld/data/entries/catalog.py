@@ -26,7 +26,7 @@ from theworld.data.entries.stream import BrokenJson, read_entries
 from theworld.errors import UserError
 from theworld.files import load_arrays, read_json, save_arrays, sync_file, write_json
 
-VERSION = 1
+VERSION = 2
 BLOCK = 1024
 DUPLICATE = "id named more than once"
 

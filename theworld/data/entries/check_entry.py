@@ -6,6 +6,8 @@ import hashlib
 import math
 from typing import Any
 
+from theworld.data.entries.check_text import text_fault
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 MASK = "<mask>"
 REPLIES = {"human": "gpt", "gpt": "human"}
@@ -88,6 +90,8 @@ def count_masks(entry_id: str, conversations: Any) -> int:
     for number, turn in enumerate(conversations):
         if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
             raise BadEntry(entry_id, "conversation turn lacks its text", f"turn {number}")
+        if (fault := text_fault(turn["value"])) is not None:
+            raise BadEntry(entry_id, "a text is not Unicode", f"turn {number}: {fault}")
         if turn.get("from") != expected:
             detail = f"turn {number} is from {turn.get('from')!r}, expected {expected}"
             raise BadEntry(entry_id, "conversation is not pairs of question and answer", detail)
@@ -97,6 +101,14 @@ def count_masks(entry_id: str, conversations: Any) -> int:
     return masks
 
 
+def is_finite(value: float) -> bool:
+    """Whether a number is one that a float can hold."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of some hundred digits
+        return False
+
+
 def check_boxes(entry_id: str, boxes: Any, masks: int) -> None:
     """Four finite numbers a box, one box a ``<mask>``. Boxes beyond the image or inverted are usual and fine."""
     if not isinstance(boxes, list):
@@ -104,7 +116,7 @@ def check_boxes(entry_id: str, boxes: Any, masks: int) -> None:
     for number, box in enumerate(boxes):
         # Sets and maps: this runs for every number of the file, and a loop over them takes as long as parsing it.
         good = type(box) is list and len(box) == 4 and NUMBERS.issuperset(map(type, box))
-        if not good or not all(map(math.isfinite, box)):
+        if not good or not all(map(is_finite, box)):
             raise BadEntry(entry_id, "a box is not four numbers", f"box {number}")
     if len(boxes) != masks:
         relation = "fewer" if len(boxes) < masks else "more"

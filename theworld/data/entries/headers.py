@@ -6,6 +6,8 @@ import io
 import struct
 import warnings
 
+from theworld.errors import describe
+
 SUFFIX_TYPES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_START = b"\xff\xd8"
@@ -140,6 +142,6 @@ def decode_fully(data: bytes, size: tuple[int, int]) -> None:
                 image.load()
                 found = image.size
         except Exception as error:  # Pillow's plugins raise many kinds for damaged data
-            raise BadImage("image does not decode", f"{type(error).__name__}: {error}") from error
+            raise BadImage("image does not decode", describe(error)) from error
     if found != size:
         raise BadImage("image header is damaged", f"header says {size}, decoded {found}")

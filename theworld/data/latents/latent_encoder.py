@@ -12,7 +12,7 @@ from torch import Tensor
 
 from theworld.data.latents.record import LatentRecord
 from theworld.data.samples import decode_sample
-from theworld.model.check_model import VAE_CHANNELS
+from theworld.model.check_model import VAE_CHANNELS, VAE_STRIDE
 from theworld.model.processing import world_pixels
 
 
@@ -41,6 +41,11 @@ def from_bytes(data: bytes) -> Tensor:
     if side * side * VAE_CHANNELS != len(values):
         raise ValueError(f"world latent: {len(data)} bytes are no square latent of {VAE_CHANNELS} channels")
     return values.view(1, VAE_CHANNELS, side, side)
+
+
+def empty_latent(world_image_size: int) -> bytes:
+    """A latent of zeros of the right size, for a sample that carries no loss."""
+    return bytes(VAE_CHANNELS * (world_image_size // VAE_STRIDE) ** 2 * torch.bfloat16.itemsize)
 
 
 class LatentEncoder:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from theworld.data.samples.boxes import draw_regions
 from theworld.data.samples.regions import Turn, read_turns, unique_regions
+from theworld.errors import describe
 
 GREY = (127, 127, 127)
 
@@ -57,4 +58,4 @@ def decode_image(data: bytes, size: tuple[int, int]) -> tuple[Image.Image, str |
         with Image.open(io.BytesIO(data)) as image:
             return image.convert("RGB"), None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return Image.new("RGB", size, GREY), f"image cannot be decoded: {error}"
+        return Image.new("RGB", size, GREY), f"image cannot be decoded: {describe(error)}"

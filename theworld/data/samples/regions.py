@@ -15,6 +15,8 @@ from typing import Any
 
 MENTION = re.compile(r"<mask>(?:\s*<depth>)?")
 CITATION = re.compile(r"Region \[(\d+)\]")
+LONGEST_NUMBER = 9
+"""Digits of a region's number."""
 IMAGE_TOKEN = re.compile(r"<image>\n?")
 
 
@@ -58,8 +60,9 @@ def read_turns(
 
     Returns:
         The turns, and one line per irregularity: a question without an answer or the reverse, more mentions
-        than boxes, an answer that cites a region which its question does not name. Such a pair is left out,
-        because its text would disagree with the picture; mentions are counted through it all the same.
+        than boxes, an answer that cites a region which its question does not name, an empty text. Such a pair is
+        left out, because it would teach nothing or disagree with the picture; mentions are counted through it all
+        the same.
     """
     numbers = mention_numbers(boxes)
     turns: list[Turn] = []
@@ -85,6 +88,8 @@ def read_turns(
         answer = rewrite_answer(text, local)
         if answer is None:
             problems.append(f"message {place}: the answer cites a region that its question does not name")
+        elif not answer or not question:
+            problems.append(f"message {place}: the {'question' if answer else 'answer'} is empty")
         else:
             turns.append(Turn(question, answer))
         question = None
@@ -102,7 +107,8 @@ def rewrite_question(text: str, local: Sequence[int]) -> str:
 
 def rewrite_answer(text: str, local: Sequence[int]) -> str | None:
     """Turn-local ``Region [N]`` to the global number; None if N counts past the question's mentions."""
-    cited = [int(number) for number in CITATION.findall(text)]
-    if any(number >= len(local) for number in cited):
+    cited = CITATION.findall(text)
+    # Python refuses to read a number of thousands of digits.
+    if any(len(number) > LONGEST_NUMBER or int(number) >= len(local) for number in cited):
         return None
     return CITATION.sub(lambda match: f"Region [{local[int(match.group(1))]}]", text).strip()
