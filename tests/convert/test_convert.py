@@ -304,6 +304,28 @@ def test_no_usable_entry(raw: Raw) -> None:
         convert(raw.config())
 
 
+def test_entries_under_another_key_s_name_show_which(raw: Raw) -> None:
+    raw.write_json([{"image": one.pop("filename"), **one} for one in [entry(1), entry(2)]])
+    with pytest.raises(UserError, match="lacks a key: filename; it has 'image', 'conversations'"):
+        convert(raw.config())
+
+
+def test_what_cannot_be_parsed_is_counted_and_named_and_the_rest_is_written(raw: Raw) -> None:
+    """Damage still ends with a line that asks for the file again; a number too large is the entry's own affair."""
+    raw.add_images(0, 1, 2, 3)
+    texts = [json.dumps(entry(number)) for number in range(4)]
+    texts[1] = texts[1].replace("1.0,", "NaN,")
+    raw.json.write_text("[" + ",".join(texts) + "]")
+    report = convert(raw.config())
+    assert (report.broken, report.written) == (None, 3)
+    assert raw.rejected() == {name(1): "a box is not four numbers"}
+    texts[2] = texts[2].replace("[[", "[[x")
+    raw.json.write_text("[" + ",".join(texts) + "]")
+    report = convert(raw.config(out=str(raw.folder / "again")))
+    assert "at byte" in str(report.broken)
+    assert report.written == 2
+
+
 def test_command_prints_the_counts(raw: Raw) -> None:
     done = raw.run()
     assert done.returncode == 0, done.stderr

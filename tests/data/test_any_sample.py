@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -13,8 +12,9 @@ from pictures import jpeg_of
 from theworld.config.schema import ModelConfig, ProjectorConfig
 from theworld.data.batches.collate import Collator
 from theworld.data.batches.sample_encoder import EncodedSample, SampleEncoder
-from theworld.data.entries.catalog import encode_record
 from theworld.data.entries.check_entry import BadEntry, check_entry
+from theworld.data.entries.columns import Picture, columns_with, encode_record, of_entry
+from theworld.data.entries.columns import sample_of as sample_of_record
 from theworld.data.samples import decode_sample
 from theworld.labels import IGNORE
 from theworld.model.build import load_processor
@@ -27,6 +27,7 @@ TINY = ModelConfig(
 PROCESSOR = load_processor(TINY)
 TRANSFORM = SampleTransform(SampleEncoder(PROCESSOR, 100_000), draw_bboxes=True)
 PICTURE = jpeg_of(64, 48)
+COLUMNS = columns_with()
 
 SPECIAL = [token.content for token in PROCESSOR.tokenizer.added_tokens_decoder.values()]
 PIECES = st.one_of(
@@ -54,12 +55,11 @@ def entries(draw: st.DrawFn) -> dict[str, Any]:
 def sample_of(entry: dict[str, Any]) -> dict[str, Any] | None:
     """The MDS sample, by way of the columns' own text; None if the entry is rejected."""
     try:
-        record = encode_record(check_entry(entry, keep_masks=False))
+        check_entry(entry, keep_masks=False)
+        record = encode_record(entry, of_entry(COLUMNS))
     except BadEntry:
         return None
-    entry_id, conversations, boxes = record.rstrip(b"\n").split(b"\t")
-    texts = {"conversations": json.loads(conversations), "bbox": json.loads(boxes)}
-    return {"id": entry_id.decode(), "image": PICTURE, "width": 64, "height": 48, **texts}
+    return sample_of_record(record, Picture(PICTURE, 64, 48), COLUMNS)
 
 
 def labelled(encoded: EncodedSample) -> list[list[int]]:
@@ -73,7 +73,7 @@ def labelled(encoded: EncodedSample) -> list[list[int]]:
     return [run for run in runs if run]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(entries())
 def test_what_converts_is_trained_on_as_it_is(entry: dict[str, Any]) -> None:
     sample = sample_of(entry)
@@ -109,13 +109,14 @@ def check_tokens(encoded: EncodedSample, processor: TheWorldProcessor, turns: in
 def test_a_sample_that_cannot_be_encoded_has_no_loss_and_says_why(latents: bool) -> None:
     """Of a data set written before texts were checked: half a character, which no tokenizer takes."""
     turns = [{"from": "human", "value": "Is it wide?"}, {"from": "gpt", "value": "half \ud83d"}]
-    sample = {"id": "00ab", "image": PICTURE, "width": 64, "height": 48, "conversations": turns, "bbox": []}
+    sample: dict[str, Any] = {"id": "00ab", "image": PICTURE, "width": 64, "height": 48, "conversations": turns}
+    sample["bbox"] = []
     transform = SampleTransform(SampleEncoder(PROCESSOR, 4096, world_latents=latents), draw_bboxes=True)
     encoded = transform(sample)
     assert encoded.id == "00ab"
     assert str(encoded.no_loss).startswith("sample cannot be encoded: ")
     assert set(encoded.labels) == {IGNORE}
-    honest = dict(sample, conversations=[turns[0], {"from": "gpt", "value": "No."}])
+    honest: dict[str, Any] = dict(sample, conversations=[turns[0], {"from": "gpt", "value": "No."}])
     if latents:
         honest["world_latents"] = bytes(16 * 8 * 8 * 2)
     batch = Collator(PROCESSOR)([encoded, transform(honest)])

@@ -181,3 +181,60 @@ def test_the_tiny_tokenizer_hides_its_turns_as_the_real_one_does(processor: TheW
     listed = set(tokenizer.all_special_tokens)
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     assert {"<start_of_turn>", "<end_of_turn>", "<mask>"} <= special - listed
+
+
+def many_turns(turns: int, answer: str = "It is 1 m.") -> dict[str, Any]:
+    raw = three_turns()
+    pairs = [(f"How wide is number {number}?", answer) for number in range(turns)]
+    raw["conversations"] = [
+        {"from": who, "value": text} for pair in pairs for who, text in zip(("human", "gpt"), pair, strict=True)
+    ]
+    raw["bbox"] = []
+    return raw
+
+
+def test_turns_behind_the_cut_are_not_looked_at(processor: TheWorldProcessor, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = SampleEncoder(processor, 1024)
+    rendered = []
+    template = encoder.template
+    monkeypatch.setattr(encoder, "template", lambda *given, **named: rendered.append(0) or template(*given, **named))
+    cut = encoder(decode_sample(many_turns(1600)))
+    kept = 1600 - cut.turns_cut
+    assert 10 < kept < 100
+    assert len(rendered) < 4 * (kept + 2)
+    assert cut.input_ids == encoder(decode_sample(many_turns(kept))).input_ids[: len(cut.input_ids)]
+
+
+def test_of_a_text_that_cannot_fit_only_the_beginning_is_tokenized(
+    processor: TheWorldProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = SampleEncoder(processor, 256)
+    longest = 0
+    tokenize = encoder.tokenizer
+
+    def measured(text: str, **settings: Any) -> Any:
+        nonlocal longest
+        longest = max(longest, len(text))
+        return tokenize(text, **settings)
+
+    monkeypatch.setattr(encoder, "tokenizer", measured)
+    raw = many_turns(1, "word " * 1_000_000)
+    encoded = encoder(decode_sample(raw))
+    assert (encoded.turns_cut, longest < 1_000_000) == (1, True)
+    assert "longer than max_seq_len" in str(encoded.no_loss)
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(processor: TheWorldProcessor) -> None:
+    other = load_processor(TINY)
+    counting = "(loop.length | string) + '<end_of_turn>"
+    other.chat_template = str(processor.chat_template).replace("'<end_of_turn>", counting)
+    with pytest.raises(UserError, match="rewrites earlier turns"):
+        SampleEncoder(other, 1024)
+
+
+def test_an_empty_answer_carries_no_loss_and_is_counted(processor: TheWorldProcessor) -> None:
+    raw = three_turns()
+    raw["conversations"][3]["value"] = " \n"
+    encoded = SampleEncoder(processor, 1024)(decode_sample(raw))
+    assert labelled_runs(encoded, processor) == [ANSWERS[0], ANSWERS[2]]
+    assert encoded.problems == ["message 3: the answer is empty"]

@@ -17,7 +17,7 @@ class ConvertConfig:
     """``convert/to_mds.py``: raw files to MDS."""
 
     json: str = MISSING
-    """The conversations: a JSON array or JSON lines file, or hf://datasets/OWNER/NAME/FILE."""
+    """The conversations: a JSON array or JSON lines file, plain, gzip or zstd, or hf://datasets/OWNER/NAME/FILE."""
     json_cache: str | None = None
     """Folder for a JSON that comes from the Hub; null: $TMPDIR."""
     images: str = MISSING

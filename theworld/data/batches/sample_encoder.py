@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 GREY_SIDE = 64
 """Pixels of the picture that stands for one that cannot be used."""
+REWRITES = "the processor's chat template rewrites earlier turns; answers cannot be told apart"
 
 
 @dataclass
@@ -50,8 +52,9 @@ def special_tokens(tokenizer: Any) -> set[str]:
 class SampleEncoder:
     """Turns decoded samples into tokens by the processor's own chat template.
 
-    The template is rendered turn by turn and each piece is tokenized by itself, so that a label boundary never falls
-    inside a token, and the tokens before an answer are exactly those that generation would start from.
+    Each turn is rendered and each piece of it tokenized by itself, so that a label boundary never falls inside a
+    token, and the tokens before an answer are exactly those that generation would start from. What a sample costs
+    follows from ``max_seq_len``, however long it is.
 
     Args:
         processor: TheWorld's processor.
@@ -67,9 +70,12 @@ class SampleEncoder:
         self.world_latents = world_latents
         self.tokenizer = processor.tokenizer
         self.max_seq_len = max_seq_len
-        self.special_tokens = sorted(special_tokens(self.tokenizer), key=len, reverse=True)
+        special = sorted(special_tokens(self.tokenizer), key=len, reverse=True)
+        self.special_tokens = re.compile("|".join(map(re.escape, special)))
+        self.longest_token = max(map(len, self.tokenizer.get_vocab()))
         self.end_of_turn = "<end_of_turn>"
-        overhead = sum(len(self.tokenize(piece)) for piece in self.render([Turn("", "")])[0])
+        self.check_template()
+        overhead = sum(len(self.tokenize(piece, max_seq_len)) for piece in self.render(Turn("", ""), first=True))
         if overhead >= max_seq_len:
             raise UserError(
                 f"train_loader.dataset.max_seq_len: {max_seq_len} tokens, but the image and world tokens of one "
@@ -100,20 +106,23 @@ class SampleEncoder:
         return self(DecodedSample(sample_id, picture, [], [], reason, latent))
 
     def encode_turns(self, turns: list[Turn]) -> tuple[list[int], list[int], int]:
-        """Token ids, labels, and how many turns fit into ``max_seq_len``.
+        """Token ids, labels, and how many turns fit into ``max_seq_len``; what is behind these is not looked at.
 
         If not even the first turn fits, the result is its beginning, without labels, and 0 turns.
         """
         input_ids: list[int] = []
         labels: list[int] = []
-        for number, (prompt, answer, tail) in enumerate(self.render(turns)):
-            prompt_ids, answer_ids, tail_ids = (self.tokenize(text) for text in (prompt, answer, tail))
-            if len(input_ids) + len(prompt_ids) + len(answer_ids) > self.max_seq_len:
+        for number, turn in enumerate(turns):
+            prompt, answer, tail = self.render(turn, first=number == 0)
+            room = self.max_seq_len - len(input_ids)
+            prompt_ids, answer_ids = self.tokenize(prompt, room), self.tokenize(answer, room)
+            if len(prompt_ids) + len(answer_ids) > room:
                 if number > 0:
                     return input_ids, labels, number
                 beginning = prompt_ids[: self.max_seq_len]
                 return beginning, [IGNORE] * len(beginning), 0
             # The tail, a newline, is the next prompt's business: it may be what does not fit.
+            tail_ids = self.tokenize(tail, room)
             input_ids += prompt_ids + answer_ids
             labels += [IGNORE] * len(prompt_ids) + answer_ids
             if len(input_ids) + len(tail_ids) <= self.max_seq_len:
@@ -121,25 +130,40 @@ class SampleEncoder:
                 labels += [IGNORE] * len(tail_ids)
         return input_ids, labels, len(turns)
 
-    def render(self, turns: list[Turn]) -> list[tuple[str, str, str]]:
-        """For each turn the text up to the answer, the answer with its end-of-turn token, and what follows it."""
-        pieces: list[tuple[str, str, str]] = []
-        messages: list[dict[str, Any]] = []
-        done = ""
-        for number, turn in enumerate(turns):
-            content: list[dict[str, str]] = [{"type": "text", "text": self.escape(turn.question)}]
-            if number == 0:
-                content.insert(0, {"type": "image"})
-            messages.append({"role": "user", "content": content})
-            with_prompt = self.template(messages, add_generation_prompt=True)
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": self.escape(turn.answer)}]})
-            with_answer = self.template(messages, add_generation_prompt=False)
-            if not (with_prompt.startswith(done) and with_answer.startswith(with_prompt)):
-                raise UserError("the processor's chat template rewrites earlier turns; answers cannot be told apart")
-            answer, end, tail = with_answer[len(with_prompt) :].rpartition(self.end_of_turn)
-            pieces.append((self.processor.expand_placeholders(with_prompt[len(done) :]), answer + end, tail))
-            done = with_answer
-        return pieces
+    def render(self, turn: Turn, first: bool) -> tuple[str, str, str]:
+        """The text up to a turn's answer, the answer with its end-of-turn token, and what follows it.
+
+        Args:
+            turn: to render.
+            first: whether it is the sample's first one, in front of which the picture stands.
+        """
+        prompt, answer, tail = self.pieces(turn, first)
+        return self.processor.expand_placeholders(prompt), answer, tail
+
+    def pieces(self, turn: Turn, first: bool) -> tuple[str, str, str]:
+        """:meth:`render` before the placeholders of picture and world are expanded."""
+        # A later turn is rendered behind an empty first one: of all turns in a row, the last would cost the most.
+        before = [] if first else messages_of(Turn("", ""), first=True)
+        done = self.template(before, add_generation_prompt=False) if before else ""
+        question, answer = messages_of(Turn(self.escape(turn.question), self.escape(turn.answer)), first)
+        with_prompt = self.template([*before, question], add_generation_prompt=True)
+        with_answer = self.template([*before, question, answer], add_generation_prompt=False)
+        if not (with_prompt.startswith(done) and with_answer.startswith(with_prompt)):
+            raise UserError(REWRITES)
+        text, end, tail = with_answer[len(with_prompt) :].rpartition(self.end_of_turn)
+        return with_prompt[len(done) :], text + end, tail
+
+    def check_template(self) -> None:
+        """Turns rendered one by one must give what the template gives for all of them.
+
+        Raises:
+            UserError: they do not.
+        """
+        turns = [Turn("a", "b"), Turn("c", "d"), Turn("e", "f")]
+        messages = [message for place, turn in enumerate(turns) for message in messages_of(turn, place == 0)]
+        pieces = [piece for place, turn in enumerate(turns) for piece in self.pieces(turn, place == 0)]
+        if "".join(pieces) != self.template(messages, add_generation_prompt=False):
+            raise UserError(REWRITES)
 
     def template(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
         settings: Any = {"tokenize": False, "add_generation_prompt": add_generation_prompt}
@@ -147,13 +171,19 @@ class SampleEncoder:
         assert isinstance(text, str)
         return text
 
-    def tokenize(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+    def tokenize(self, text: str, room: int) -> list[int]:
+        """The text's tokens; of one that cannot fit into ``room`` tokens only the beginning, still more than that."""
+        return self.tokenizer(text[: (room + 1) * self.longest_token], add_special_tokens=False)["input_ids"]
 
     def escape(self, text: str) -> str:
         """Text from the data with the tokenizer's special tokens broken up, so that it cannot forge a turn or an
         image: ``<end_of_turn>`` becomes ``< end_of_turn>``."""
-        for token in self.special_tokens:
-            if token in text:
-                text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
+        return self.special_tokens.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
+
+
+def messages_of(turn: Turn, first: bool) -> list[dict[str, Any]]:
+    """Question and answer as the chat template takes them, with the picture in front if it is the first turn."""
+    content: list[dict[str, str]] = [{"type": "image"}] if first else []
+    content.append({"type": "text", "text": turn.question})
+    answer = [{"type": "text", "text": turn.answer}]
+    return [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]

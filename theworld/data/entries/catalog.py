@@ -217,4 +217,6 @@ class Catalog:
         found = (
             ", ".join(f"{count} x {reason}" for reason, count in self.summary.reasons.items()) or "the list is empty"
         )
-        raise UserError(f"convert.json: no usable entry among {self.summary.entries}: {found}")
+        first = next(self.bad_entries(), None)
+        example = f"; the first: {first['reason']}: {first['detail']}" if first and first["detail"] else ""
+        raise UserError(f"convert.json: no usable entry among {self.summary.entries}: {found}{example}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from theworld.data.entries.check_text import text_fault
@@ -13,6 +14,21 @@ MASK = "<mask>"
 REPLIES = {"human": "gpt", "gpt": "human"}
 LONGEST_NAME = 255
 NUMBERS = frozenset((int, float))
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands for an item of the file that cannot be parsed.
+
+    Attributes:
+        id: the file name in it, if one can be made out, else "".
+        reason: to count by.
+        detail: what is wrong, and at which byte.
+    """
+
+    id: str
+    reason: str
+    detail: str
 
 
 class BadEntry(Exception):
@@ -52,9 +68,13 @@ def check_entry(raw: Any, keep_masks: bool) -> str:
     Raises:
         BadEntry: a key is missing, a type is wrong, boxes do not match the ``<mask>`` tokens.
     """
+    if isinstance(raw, Unreadable):
+        raise BadEntry(raw.id, raw.reason, raw.detail)
     if not isinstance(raw, dict):
         raise BadEntry("", "entry is not an object", type(raw).__name__)
-    entry_id = check_filename(raw.get("filename"))
+    if "filename" not in raw:
+        raise BadEntry("", "entry lacks a key", f"filename; it has {', '.join(map(repr, raw))[:LONGEST_NAME]}")
+    entry_id = check_filename(raw["filename"])
     missing = [key for key in ("conversations", "bbox") if key not in raw]
     if keep_masks and "rle" not in raw:
         missing.append("rle")

@@ -15,7 +15,7 @@ from enum import Enum
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from theworld.data.entries.check_entry import image_id
+from theworld.data.entries.check_entry import BadEntry, image_id
 
 MASKS = "masks"
 WORLD_LATENTS = "world_latents"
@@ -100,9 +100,16 @@ def encode_record(raw: dict[str, Any], columns: tuple[Column, ...]) -> bytes:
     Args:
         raw: the entry.
         columns: those of :func:`of_entry`.
+
+    Raises:
+        BadEntry: something beside texts and boxes cannot be written as JSON, such as NaN under a key of the user's own.
     """
     values = ((column.encoding, column.value(raw)) for column in columns if column.value)
-    return "\t".join(value if encoding == "str" else json.dumps(value) for encoding, value in values).encode() + b"\n"
+    try:
+        fields = [value if kind == "str" else json.dumps(value, allow_nan=False) for kind, value in values]
+    except (ValueError, RecursionError) as error:
+        raise BadEntry(entry_id(raw), "entry holds what JSON cannot", str(error)) from error
+    return "\t".join(fields).encode() + b"\n"
 
 
 def split_record(line: bytes, columns: tuple[Column, ...]) -> dict[str, bytes]:

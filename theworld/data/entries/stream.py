@@ -1,164 +1,287 @@
-"""Entries of the conversations file, one at a time, whatever its size.
+"""Entries of the conversations file, one at a time, whatever its size and form.
 
-A JSON array goes through ijson (its yajl2_c backend), JSON lines through the standard library.
-The file's first character tells which of the two it is.
+A JSON array, JSON lines, objects one behind the other, an array under a key of an object: one parser (the standard
+library's) reads them all, over a window of text that grows with the entry, so that an entry gets the same verdict in
+each form. An item that cannot be parsed is skipped, up to the next entry that can.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
-import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import ijson
+from theworld.data.entries.check_entry import Unreadable
+from theworld.data.entries.forms import is_packing_fault, kind_fault, open_plain
+from theworld.errors import UserError, describe
 
-from theworld.errors import UserError
-
-CHUNK = 1 << 16
-LONGEST_LINE = 1 << 28
+CHUNK = 1 << 18
+LARGEST_ENTRY = 1 << 28
+ENTRY_KEYS = frozenset(("filename", "conversations", "bbox", "rle"))
+"""By these an entry is told from the objects inside one and from an object around the list."""
+LONGEST_NUMBER = 400
+"""Digits of a whole number; no float holds more."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-YAJL_ARROW = 40  # yajl prints the byte in error at this column, after at most
-YAJL_BEFORE = 30  # so many bytes of what precedes it
-_NEWLINES_AS_SPACES = bytes.maketrans(b"\r\n", b"  ")
-
-logger = logging.getLogger(__name__)
+WHITE_SPACE = " \t\r\n"
+OBJECT_START = re.compile(r'\{\s*"')
+FILENAME = re.compile(r'"filename"\s*:\s*"([^"\\]*)"')
+LITERAL = 16
+"""Characters before the window's end in which an error may come from a literal that goes on behind it."""
+NESTED = 900
+"""Levels that an object has for certain which Python's parser finds nested too deeply."""
 
 
 class BrokenJson(UserError):
-    """The file stops being JSON at ``offset`` (bytes from its start); entries before that are good."""
+    """The file is not JSON at ``offset`` (bytes of its content); the entries that can be read were given before."""
 
     def __init__(self, path: Path, offset: int, problem: str) -> None:
         self.offset = offset
         super().__init__(
-            f"{path}: {problem} at byte {offset}; entries before it are kept, fetch the file again and rerun"
+            f"{path}: {problem} at byte {offset}; the entries that can be read are kept, fetch the file again and rerun"
         )
 
 
 def read_entries(path: Path, progress: Callable[[int], None] | None = None) -> Iterator[Any]:
-    """Every entry of ``path`` in file order, as parsed: whole numbers are int, others float.
+    """Every item of ``path`` in file order, as parsed: whole numbers are int, others float.
 
     Args:
-        path: a JSON array (on one line or pretty-printed) or JSON lines, UTF-8.
-        progress: called now and then with the number of bytes read so far.
+        path: a JSON array (on one line or pretty-printed), JSON lines, objects one behind the other, or an object that
+            holds the array under a key; in UTF-8; plain, gzip or zstd.
+        progress: called now and then with the number of bytes read so far, of the file as it lies there.
+
+    Yields:
+        Items; an :class:`Unreadable` for each that is not JSON or is nested too deeply.
 
     Raises:
         OSError: the file cannot be read.
-        BrokenJson: it is cut short or not JSON; raised after the entries that precede the place.
+        UserError: it is something else than JSON; the line says what, and what to do.
+        BrokenJson: it is cut short, or not JSON at some place; raised after the last entry.
     """
     with open(path, "rb") as file:
-        start = skip_blank(file)
-        first = file.read(1)
-        file.seek(start)
-        if first == b"[":
-            yield from read_array(path, file, progress)
-        elif first == b"{":
-            yield from read_lines(path, file, progress)
-        else:
-            problem = "expected [ or { but the file ends" if not first else f"expected [ or {{ but found {first!r}"
-            raise BrokenJson(path, start, problem)
+        yield from Reader(path, file, progress).items()
 
 
-def skip_blank(file: BinaryIO) -> int:
-    """Offset of the first byte that is neither byte order mark nor white space."""
-    offset = len(BYTE_ORDER_MARK) if file.read(3) == BYTE_ORDER_MARK else 0
-    file.seek(offset)
-    while chunk := file.read(CHUNK):
-        rest = chunk.lstrip()
-        offset += len(chunk) - len(rest)
-        if rest:
-            break
-    file.seek(offset)
-    return offset
+def parse_whole_number(digits: str) -> int | float:
+    """An int, or infinity, which no check lets pass, for a number that no float holds."""
+    return int(digits) if len(digits) <= LONGEST_NUMBER else float("inf")
 
 
-class CountingReader:
-    """A binary file that remembers its last chunk, to tell where in it a parser gave up."""
+class Reader:
+    """Parses items out of a window of text that moves over the file.
 
-    def __init__(self, file: BinaryIO, progress: Callable[[int], None] | None) -> None:
-        self.file = file
-        self.progress = progress
-        self.chunk = b""
-        self.chunk_offset = self.end = file.tell()
-
-    def read(self, size: int = -1) -> bytes:
-        chunk = self.file.read(size)
-        if chunk:
-            self.chunk, self.chunk_offset = chunk, self.end
-            self.end += len(chunk)
-            if self.progress is not None:
-                self.progress(self.end)
-        return chunk
-
-
-def array_parser() -> Any:
-    """ijson with its C backend, or without it and with a warning."""
-    try:
-        return ijson.get_backend("yajl2_c")
-    except ImportError:
-        logger.warning("ijson has no C backend here: reading the JSON will be about ten times slower")
-        return ijson
-
-
-def read_array(path: Path, file: BinaryIO, progress: Callable[[int], None] | None) -> Iterator[Any]:
-    reader = CountingReader(file, progress)
-    try:
-        yield from array_parser().items(reader, "item", use_float=True, buf_size=CHUNK)
-    except ijson.JSONError as error:
-        message = error.args[0] if error.args else b""
-        text = message if isinstance(message, bytes) else str(message).encode("utf-8", "replace")
-        problem = text.splitlines()[0].decode("utf-8", "replace") if text else "not JSON"
-        if "premature EOF" in problem or "Incomplete" in problem:
-            raise BrokenJson(path, reader.end, "cut short: the file ends inside an entry or the list") from error
-        raise BrokenJson(path, reader.chunk_offset + place_in_chunk(text, reader.chunk), problem) from error
-
-
-def place_in_chunk(message: bytes, chunk: bytes) -> int:
-    """Where in ``chunk`` yajl stopped, from the excerpt in its message; the chunk's start if it shows none.
-
-    yajl keeps the offset to itself, but shows the bytes around it with the failing one at a fixed column.
+    Args:
+        path: to name in messages.
+        file: open at its first byte.
+        progress: see :func:`read_entries`.
     """
-    lines = message.split(b"\n")
-    if len(lines) < 3 or b"^" not in lines[2]:
-        return 0
-    before, after = lines[1][YAJL_ARROW - YAJL_BEFORE : YAJL_ARROW], lines[1][YAJL_ARROW:]
-    plain = chunk.translate(_NEWLINES_AS_SPACES)
-    place = plain.find(before + after)
-    if place >= 0:
-        return place + YAJL_BEFORE
-    for shown in range(YAJL_BEFORE, -1, -1):  # the chunk begins inside the excerpt
-        if plain.startswith(before[YAJL_BEFORE - shown :] + after):
-            return shown
-    return 0
 
+    def __init__(self, path: Path, file: BinaryIO, progress: Callable[[int], None] | None) -> None:
+        self.path, self.file, self.progress = path, file, progress
+        self.plain = open_plain(file)
+        # Bytes that are not UTF-8 become lone surrogates, so that only the entries they are in are rejected.
+        self.decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self.parser = json.JSONDecoder(parse_int=parse_whole_number)
+        self.window = ""
+        self.place = 0
+        self.offset = 0
+        """Bytes of the content before the window."""
+        self.ended = False
+        self.damage: BrokenJson | None = None
 
-def read_lines(path: Path, file: BinaryIO, progress: Callable[[int], None] | None) -> Iterator[Any]:
-    offset = file.tell()
-    while line := file.readline(LONGEST_LINE):
-        if len(line) == LONGEST_LINE:
-            raise BrokenJson(path, offset, f"a line of more than {LONGEST_LINE >> 20} MB; expected one entry a line")
-        if line.strip():
-            yield parse_line(path, offset, line)
-        offset += len(line)
-        if progress is not None:
-            progress(offset)
+    def items(self) -> Iterator[Any]:
+        """See :func:`read_entries`."""
+        self._start()
+        first = self._next_character()
+        if first == "{" and not self._enter_wrapped_list():
+            yield from self._objects_in_a_row()
+        elif self._next_character() == "[":
+            while self._next_character() == "[":
+                self.place += 1
+                if self._next_character() == "[":
+                    raise UserError(f"{self.path}: a list of lists; expected one list of entries: jq add")
+                yield from self._list_items()
+            if first == "[" and self._next_character() and self.damage is None:
+                self._note_damage(self.place, "text behind the list")
+        else:
+            found = f"found {self.window[self.place : self.place + 8]!r}" if first else "the file ends"
+            self._note_damage(self.place, f"expected [ or {{ but {found}")
+        if self.damage is not None:
+            raise self.damage
 
+    # ---- the window
 
-def parse_line(path: Path, offset: int, line: bytes) -> Any:
-    try:
-        text = line.decode("utf-8")
-        return json.loads(text, parse_constant=reject_constant)
-    except UnicodeDecodeError as error:
-        raise BrokenJson(path, offset + error.start, "bytes that are not UTF-8") from error
-    except json.JSONDecodeError as error:
-        if not line.endswith(b"\n"):
-            raise BrokenJson(path, offset + len(line), "cut short: the last line ends inside an entry") from error
-        place = offset + len(text[: error.pos].encode("utf-8"))
-        raise BrokenJson(path, place, f"{error.msg} (expected one entry a line)") from error
-    except ValueError as error:
-        raise BrokenJson(path, offset, str(error)) from error
+    def _start(self) -> None:
+        try:
+            start = self.plain.read(CHUNK)
+        except Exception as error:
+            if not is_packing_fault(error):
+                raise
+            raise UserError(f"{self.path}: cannot be unpacked: {describe(error)}; fetch it again") from error
+        fault = kind_fault(start)
+        if fault is not None:
+            raise UserError(f"{self.path}: {fault}")
+        if start.startswith(BYTE_ORDER_MARK):
+            self.offset = len(BYTE_ORDER_MARK)
+        self.window = self.decoder.decode(start[self.offset :])
 
+    def _read_more(self) -> bool:
+        """Drop what is done with and add the next bytes, as many as the window holds at the least.
 
-def reject_constant(name: str) -> float:
-    raise ValueError(f"{name}, which is not JSON, in the line")
+        Returns:
+            False at the file's end. ``place`` has moved with the text.
+        """
+        if self.ended:
+            return False
+        self.offset += self._count_bytes(self.place)
+        self.window, self.place = self.window[self.place :], 0
+        data = b""
+        try:
+            data = self.plain.read(max(CHUNK, len(self.window)))
+        except Exception as error:
+            if not is_packing_fault(error):
+                raise
+        self.ended = not data
+        self.window += self.decoder.decode(data, final=self.ended)
+        if self.progress is not None:
+            self.progress(self.file.tell())
+        return True
+
+    def _count_bytes(self, end: int) -> int:
+        return len(self.window[:end].encode("utf-8", "surrogateescape"))
+
+    def _next_character(self, skipped: str = WHITE_SPACE) -> str:
+        """The next character that is none of ``skipped``, left where it is; "" at the file's end."""
+        while True:
+            for place in range(self.place, len(self.window)):
+                if self.window[place] not in skipped:
+                    self.place = place
+                    return self.window[place]
+            self.place = len(self.window)
+            if not self._read_more():
+                return ""
+
+    def _note_damage(self, place: int, problem: str) -> None:
+        """Remember the first place at which the file is not JSON."""
+        if self.damage is None:
+            self.damage = BrokenJson(self.path, self.offset + self._count_bytes(place), problem)
+
+    # ---- the forms
+
+    def _enter_wrapped_list(self) -> bool:
+        """Go to the list of entries under a key of the object that the window begins with, if it is such an object."""
+        place = self.place + 1
+        try:
+            while True:
+                key, place = self.parser.raw_decode(self.window, self._behind_space(place))
+                place = self._behind_space(place)
+                if key in ENTRY_KEYS or self.window[place] != ":":
+                    return False
+                place = self._behind_space(place + 1)
+                if self.window[place] == "[" and self._names_an_entry(place):
+                    self.place = place
+                    return True
+                _, place = self.parser.raw_decode(self.window, place)
+                place = self._behind_space(place)
+                if self.window[place] != ",":
+                    return False
+                place += 1
+        except (ValueError, IndexError, TypeError, RecursionError):
+            return False
+
+    def _names_an_entry(self, place: int) -> bool:
+        """Whether the list at a place in the window begins with an object, and an entry's key follows."""
+        begins = self.window[self._behind_space(place + 1)] == "{"
+        return begins and any(f'"{key}"' in self.window[place:] for key in ENTRY_KEYS)
+
+    def _behind_space(self, place: int) -> int:
+        while self.window[place] in WHITE_SPACE:
+            place += 1
+        return place
+
+    def _list_items(self) -> Iterator[Any]:
+        while character := self._next_character(WHITE_SPACE + ","):
+            if character == "]":
+                self.place += 1
+                return
+            yield from self._item()
+        self._note_damage(self.place, "cut short: the file ends inside an entry or the list")
+
+    def _objects_in_a_row(self) -> Iterator[Any]:
+        while self._next_character(WHITE_SPACE + ","):
+            yield from self._item()
+
+    # ---- one item
+
+    def _item(self) -> Iterator[Any]:
+        """The item that begins at ``place``, behind which it moves; nothing if the file ends inside it."""
+        while True:
+            try:
+                value, end = self.parser.raw_decode(self.window, self.place)
+            except RecursionError:
+                yield from self._skip("entry is nested too deeply", "")
+                return
+            except json.JSONDecodeError as error:
+                if self._may_go_on(error) and self._read_more():
+                    continue
+                yield from self._skip("entry is not JSON", error.msg, error)
+                return
+            # A number at the window's end may go on behind it.
+            if end == len(self.window) and isinstance(value, (int, float)) and self._read_more():
+                continue
+            self.place = end
+            yield value
+            return
+
+    def _may_go_on(self, error: json.JSONDecodeError) -> bool:
+        """Whether the error may only say that the window ends."""
+        if len(self.window) - self.place > LARGEST_ENTRY:
+            return False
+        return error.msg.startswith("Unterminated string") or len(self.window) - error.pos < LITERAL
+
+    def _skip(self, reason: str, detail: str, error: json.JSONDecodeError | None = None) -> Iterator[Unreadable]:
+        """Go to the next object that is an entry; what lies before it counts as one item."""
+        begin = self.offset + self._count_bytes(self.place)
+        fault = None if error is None else self.offset + self._count_bytes(error.pos)
+        ends_here = error is not None and self._may_go_on(error)
+        found, length = self._length_of_damage()
+        name = FILENAME.search(self.window, self.place, self.place + length)
+        self.place += length
+        if ends_here and not found:
+            self._note_damage(self.place, "cut short: the file ends inside an entry or the list")
+            return
+        if error is not None and self.damage is None:
+            self.damage = BrokenJson(self.path, fault or 0, error.msg)
+        where = f"at byte {begin if fault is None else fault}"
+        yield Unreadable(name[1] if name else "", reason, f"{detail} {where}".strip())
+
+    def _length_of_damage(self) -> tuple[bool, int]:
+        """Whether another entry follows, and the characters from ``place`` to it, or to the end."""
+        ahead = 1
+        while True:
+            match = OBJECT_START.search(self.window, self.place + ahead)
+            if match is not None:
+                ahead = match.start() - self.place
+                step = self._tried_ahead(ahead)
+                if not step:
+                    return True, ahead
+                ahead += step
+                continue
+            ahead = max(ahead, len(self.window) - self.place - LITERAL)
+            if len(self.window) - self.place > LARGEST_ENTRY or not self._read_more():
+                return False, len(self.window) - self.place
+
+    def _tried_ahead(self, ahead: int) -> int:
+        """0 if an entry begins so many characters behind ``place``, else how far at least the next is from there."""
+        while True:
+            try:
+                value, _ = self.parser.raw_decode(self.window, self.place + ahead)
+            except RecursionError:
+                return NESTED
+            except json.JSONDecodeError as error:
+                if self._may_go_on(error) and self._read_more():
+                    continue
+                return 1
+            return 0 if isinstance(value, dict) and not ENTRY_KEYS.isdisjoint(value) else 1

@@ -1,16 +1,14 @@
-"""Boxes and labels drawn into the picture, labels placed so that none covers another."""
+"""Boxes and labels drawn into the picture."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
 
+from theworld.data.samples.label_places import LabelPlaces, Rectangle
 from theworld.data.samples.regions import Region
-
-Rectangle = tuple[int, int, int, int]
-"""(left, top, right, bottom) in pixels, right and bottom exclusive."""
 
 COLOURS = (
     "#e6194b",
@@ -28,6 +26,8 @@ COLOURS = (
 )
 SMALLEST_FONT = 7
 PADDING = 2
+MOST_LABELLED = 0.5
+"""Share of the picture that labels may take before the font shrinks."""
 
 
 def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
@@ -68,9 +68,9 @@ def clamp_box(box: Sequence[float], width: int, height: int) -> Rectangle:
     """The box inside a W x H picture, corners in order, at least one pixel wide and high."""
     left, right = sorted((box[0], box[2]))
     top, bottom = sorted((box[1], box[3]))
-    first_x = min(max(round(left), 0), width - 1)
-    first_y = min(max(round(top), 0), height - 1)
-    return first_x, first_y, max(min(round(right), width), first_x + 1), max(min(round(bottom), height), first_y + 1)
+    first_x = round(min(max(left, 0), width - 1))
+    first_y = round(min(max(top, 0), height - 1))
+    return first_x, first_y, max(round(min(right, width)), first_x + 1), max(round(min(bottom, height)), first_y + 1)
 
 
 @lru_cache(maxsize=64)
@@ -79,6 +79,7 @@ def label_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
+@lru_cache(maxsize=4096)
 def label_size(text: str, font_size: int) -> tuple[int, int]:
     """Width and height in pixels of a label with its padding."""
     left, top, right, bottom = label_font(font_size).getbbox(text)
@@ -90,56 +91,32 @@ def place_labels(
 ) -> tuple[int, list[Rectangle]]:
     """A font size and a rectangle for each label.
 
-    Each label takes the first free place near its box; if one finds none, all are placed again in a smaller font.
+    Each label takes a free place near its box, rather one that hides no other box; if one finds no place at all, all
+    are placed again in a smaller font.
     In the smallest font, a picture too small for its labels gets them at their boxes' corners, overlapping.
     """
     font_size = max(SMALLEST_FONT, round(max(width, height) / 48))
     while True:
-        placed: list[Rectangle] = []
-        for text, box in zip(texts, boxes, strict=True):
-            size = label_size(text, font_size)
-            spot = next((spot for spot in candidate_spots(box, size, width, height) if is_free(spot, placed)), None)
-            if spot is None:
-                break
-            placed.append(spot)
-        if len(placed) == len(texts):
+        sizes = [label_size(text, font_size) for text in texts]
+        crowded = sum(w * h for w, h in sizes) > MOST_LABELLED * width * height
+        placed = None if crowded and font_size > SMALLEST_FONT else place_all(sizes, boxes, width, height)
+        if placed is not None:
             return font_size, placed
         if font_size == SMALLEST_FONT:
             corners = [(box[0], box[1]) for box in boxes]
-            sizes = [label_size(text, font_size) for text in texts]
             return font_size, [(x, y, x + w, y + h) for (x, y), (w, h) in zip(corners, sizes, strict=True)]
         font_size = max(SMALLEST_FONT, int(font_size * 0.8))
 
 
-def candidate_spots(box: Rectangle, size: tuple[int, int], width: int, height: int) -> Iterator[Rectangle]:
-    """Places for a label that lie in the picture: at the box's corners, then any on a grid, nearest first."""
-    label_width, label_height = size
-    if label_width > width or label_height > height:
-        return
-    left, top, right, bottom = box
-
-    def rectangle(x: int, y: int) -> Rectangle:
-        x = min(max(x, 0), width - label_width)
-        y = min(max(y, 0), height - label_height)
-        return x, y, x + label_width, y + label_height
-
-    yield rectangle(left, top - label_height)
-    yield rectangle(right - label_width, top - label_height)
-    yield rectangle(left, top)
-    yield rectangle(right - label_width, top)
-    yield rectangle(left, bottom)
-    yield rectangle(right - label_width, bottom)
-    yield rectangle(left, bottom - label_height)
-    yield rectangle(right - label_width, bottom - label_height)
-    columns = range(0, width - label_width + 1, max(1, label_width // 2))
-    rows = range(0, height - label_height + 1, max(1, label_height // 2))
-    grid = [(x, y) for y in rows for x in columns]
-    grid.sort(key=lambda spot: (abs(spot[0] - left) + abs(spot[1] - top), spot))
-    for x, y in grid:
-        yield rectangle(x, y)
-
-
-def is_free(spot: Rectangle, placed: Sequence[Rectangle]) -> bool:
-    """Whether the rectangle shares no pixel with those already placed."""
-    left, top, right, bottom = spot
-    return all(right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top for other in placed)
+def place_all(
+    sizes: Sequence[tuple[int, int]], boxes: Sequence[Rectangle], width: int, height: int
+) -> list[Rectangle] | None:
+    """A rectangle for each label (width, height) of a box; None if the picture has no room for some label."""
+    places = LabelPlaces(boxes, width, height)
+    placed: list[Rectangle] = []
+    for number, size in enumerate(sizes):
+        spot = places.place(number, size)
+        if spot is None:
+            return None
+        placed.append(spot)
+    return placed
