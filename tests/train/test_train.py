@@ -37,14 +37,19 @@ def saved_state(config: Config) -> dict[str, Any]:
     return torch.load(checkpoint.path, weights_only=False)["state"]
 
 
-def losses(config: Config) -> list[float]:
-    """Training loss of each batch."""
+def logged(config: Config, name: str) -> list[float]:
+    """What was logged under this name, by batch."""
     found: dict[int, float] = {}
     for path in Path(str(config.save_folder)).rglob("events.*"):
         events = EventAccumulator(str(path), size_guidance={"scalars": 0}).Reload()
-        if "loss/train/total" in events.Tags()["scalars"]:
-            found.update({event.step: event.value for event in events.Scalars("loss/train/total")})
+        if name in events.Tags()["scalars"]:
+            found.update({event.step: event.value for event in events.Scalars(name)})
     return [found[step] for step in sorted(found)]
+
+
+def losses(config: Config) -> list[float]:
+    """Training loss of each batch."""
+    return logged(config, "loss/train/total")
 
 
 def moved_weights(config: Config) -> set[str]:
@@ -61,7 +66,11 @@ def moved_weights(config: Config) -> set[str]:
 def projector_run(raw_sample: Path, mds_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     """One pass with everything frozen but the projector."""
     folder = tmp_path_factory.mktemp("projector")
-    config = run_config(raw_sample, mds_sample, folder, "model.freeze.language=true", "save_num_checkpoints_to_keep=2")
+    # A CPU's operations a second are not known to Composer.
+    speed = "callbacks.speed_monitor={window_size: 2, gpu_flops_available: 1.0e+9}"
+    config = run_config(
+        raw_sample, mds_sample, folder, "model.freeze.language=true", "save_num_checkpoints_to_keep=2", speed
+    )
     config.save_interval = "2ba"
     assert train(config) == 0
     return config
@@ -99,6 +108,13 @@ def test_a_checkpoint_is_as_large_as_weights_and_optimizer(projector_run: Config
     flat, _ = flatten_state_dict({"model": state["model"], "optimizers": state["optimizers"]})
     tensors = sum(value.nbytes for value in flat.values() if isinstance(value, torch.Tensor))
     assert tensors < checkpoint.path.stat().st_size < tensors + 60_000
+
+
+def test_utilisation_is_logged(projector_run: Config) -> None:
+    flops = logged(projector_run, "throughput/device/flops_per_sec")
+    utilisation = logged(projector_run, "throughput/device/mfu")
+    assert len(flops) == len(utilisation) > 0
+    assert utilisation == pytest.approx([value / 1e9 for value in flops])
 
 
 def test_finished_run_says_so_and_changes_nothing(projector_run: Config, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from composer.models import HuggingFaceModel
 
+from theworld.model.flops import Flops, Work, count_flops, trained_parts
 from theworld.train.metrics import AnswerAccuracy, AnswerLoss
 
 if TYPE_CHECKING:
@@ -43,6 +44,15 @@ class ComposerTheWorld(HuggingFaceModel):
         """Count one batch of evaluation."""
         metric.update(outputs)
         return {}
+
+    def flops_per_batch(self, batch: Any) -> float:
+        """Model FLOPs of this rank's batch, of which SpeedMonitor makes ``throughput/device/mfu``."""
+        return self.count_flops(batch).total
+
+    def count_flops(self, batch: Any) -> Flops:
+        """The operations of a batch by part, and those of recomputation apart (:mod:`theworld.model.flops`)."""
+        again = bool(self.model.is_gradient_checkpointing)
+        return count_flops(self.model.config, trained_parts(self.model), Work.of(batch), again)
 
     def get_metadata(self) -> dict[str, Any]:
         """Nothing. Composer would write configuration and tokenizer into every checkpoint: 25 MB and seconds of CPU a
