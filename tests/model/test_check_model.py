@@ -26,6 +26,8 @@ from theworld.model.check_model import check_model_config, count_world_tokens
         ({"world_image_size": 0}, "model.world_image_size"),
         ({"world_image_size": -8}, "model.world_image_size"),
         ({"enable_world": False}, "nothing to train"),
+        ({"attn_implementation": "fast"}, "model.attn_implementation is 'fast'; expected one of sdpa, eager"),
+        ({"attn_implementation": "flash_attention_2"}, "model.attn_implementation .* takes no mask"),
     ],
 )
 def test_impossible_values_are_one_line_that_names_the_key(tiny_config, changes, key):

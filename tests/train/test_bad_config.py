@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[2]
         (["device_train_microbatch_size=some"], "neither a number nor auto"),
         (["device_train_microbatch_size=auto"], "device_train_microbatch_size: auto needs a GPU"),
         (["precision=amp_bf16"], "precision: amp_bf16 needs a GPU"),
+        (["model.attn_implementation=flex_attention"], "model.attn_implementation: flex_attention needs a GPU"),
         (["precision=half"], "precision: 'half' is not known"),
         (["max_duration=soon"], "max_duration: 'soon' is not a time"),
         (["save_folder=null"], "save_folder: not set"),

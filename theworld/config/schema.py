@@ -114,6 +114,9 @@ class ModelConfig:
     frozen_dtype: str | None = None
     """fp32 or bf16, the precision that frozen parts are kept in; what trains is always fp32.
     null: bf16 when precision is amp_bf16, else fp32."""
+    attn_implementation: str = "sdpa"
+    """Attention of language model and vision tower: sdpa (torch chooses the kernel), eager (all scores in memory, for
+    comparison), or flex_attention (on a GPU only)."""
     activation_checkpointing: bool | None = None
     """Recompute activations in the backward pass: less memory, about a quarter more time. null: only if samples of
     max_seq_len would not fit the GPU without it."""

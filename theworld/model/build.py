@@ -142,6 +142,7 @@ def load_model(
                 config=config,
                 # As in the file, so that four billion frozen weights never take twice their memory.
                 dtype=dtype if frozen_dtype is None else "auto",
+                attn_implementation=cfg.attn_implementation,
                 may_miss="model.world_projector.",
             )
     except (OSError, ValueError, RuntimeError) as error:

@@ -9,6 +9,7 @@ PROJECTOR_MODES = ("spatial", "channel", "patch")
 PROJECTOR_ARCHITECTURES = ("mlp", "linear")
 
 FROZEN_DTYPES = (None, "fp32", "bf16")
+ATTENTION = ("sdpa", "eager", "flex_attention")
 
 VAE_CHANNELS = 16
 """Channels of a Cosmos latent (``z_dim``)."""
@@ -35,6 +36,7 @@ def check_model_config(cfg: ModelConfig) -> None:
         raise UserError("model.gemma is empty; expected a Hub repo, a folder, or builtin:tiny")
     if cfg.frozen_dtype not in FROZEN_DTYPES:
         raise UserError(f"model.frozen_dtype is {cfg.frozen_dtype!r}; expected fp32, bf16 or null")
+    check_attention(cfg.attn_implementation)
     if not cfg.enable_world:
         if cfg.freeze.vision and cfg.freeze.language:
             raise UserError(
@@ -63,3 +65,18 @@ def check_model_config(cfg: ModelConfig) -> None:
             f"model.projector.patch is {projector.patch}; expected a divisor of {side}, "
             f"the side of the latent at model.world_image_size {size}"
         )
+
+
+def check_attention(name: str) -> None:
+    """Refuse an attention that would be another model's.
+
+    Raises:
+        UserError: flash attention, or an unknown name.
+    """
+    if name.startswith("flash_attention"):
+        raise UserError(
+            f"model.attn_implementation is {name!r}: it takes no mask, and Gemma 3's pictures need one, in which their "
+            "tokens see each other in both directions; use sdpa"
+        )
+    if name not in ATTENTION:
+        raise UserError(f"model.attn_implementation is {name!r}; expected one of {', '.join(ATTENTION)}")

@@ -94,6 +94,8 @@ def check_precision(config: Config, has_gpu: bool | None) -> None:
             raise UserError(f"precision: {config.precision} needs a GPU; use precision=fp32 on a CPU")
         if config.device_train_microbatch_size == "auto":
             raise UserError("device_train_microbatch_size: auto needs a GPU; give a number on a CPU")
+        if config.model.attn_implementation == "flex_attention":
+            raise UserError("model.attn_implementation: flex_attention needs a GPU; use sdpa or eager on a CPU")
 
 
 def check_data(section: str, loader: LoaderConfig) -> None:
