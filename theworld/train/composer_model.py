@@ -51,8 +51,9 @@ class ComposerTheWorld(HuggingFaceModel):
 
     def count_flops(self, batch: Any) -> Flops:
         """The operations of a batch by part, and those of recomputation apart (:mod:`theworld.model.flops`)."""
+        config: Any = self.model.config
         again = bool(self.model.is_gradient_checkpointing)
-        return count_flops(self.model.config, trained_parts(self.model), Work.of(batch), again)
+        return count_flops(config, trained_parts(self.model), Work.of(batch), again)
 
     def get_metadata(self) -> dict[str, Any]:
         """Nothing. Composer would write configuration and tokenizer into every checkpoint: 25 MB and seconds of CPU a
