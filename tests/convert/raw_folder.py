@@ -37,7 +37,7 @@ def entry(number: int, **changes: Any) -> dict[str, Any]:
     made = {
         "filename": name(number),
         "conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": f"It is {number} ü."}],
-        "rle": [{"size": [30, 40], "counts": "b:m5]?\\[0"}] * len(boxes),
+        "rle": [{"size": [30 + number % 5, 40 + number % 7], "counts": "b:m5]?\\[0"}] * len(boxes),
         "bbox": boxes,
     }
     return made | changes

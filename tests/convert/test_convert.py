@@ -158,7 +158,7 @@ def test_a_shard_of_bad_images_only_is_left_out(raw: Raw) -> None:
 
 
 def test_full_decoding_on_request(raw: Raw) -> None:
-    damaged = bytearray(image_bytes(2, "PNG", (90, 90)))
+    damaged = bytearray(image_bytes(2, "PNG", (420, 320)))
     damaged[len(damaged) // 2] ^= 0xFF
     (raw.images / f"{name(2)}.jpg").unlink()
     (raw.images / f"{name(2)}.png").write_bytes(damaged)

@@ -30,7 +30,7 @@ def make_large(raw: Raw) -> None:
     for number in range(0, ENTRIES, 2):
         if number % (2 * LINKS) == 0:
             source = raw.folder / f"source-{number}.jpg"
-            source.write_bytes(image_bytes(number, size=(16, 16)))
+            source.write_bytes(image_bytes(number, size=(16, 11)))
         os.link(source, raw.images / f"{name(number)}.jpg")
 
 

@@ -30,6 +30,7 @@ def as_written_by_streaming(raw: Raw, out: Path, keep_masks: bool, compression: 
                 "conversations": one["conversations"],
                 "bbox": one["bbox"],
                 "masks": one["rle"],
+                "annotation_size": one["rle"][0]["size"] if one["rle"] else [],
             }
             writer.write({key: sample[key] for key in columns})
 
@@ -80,7 +81,7 @@ def test_one_generation_is_a_data_set_of_its_own(tmp_path: Path) -> None:
 def test_an_image_larger_than_the_limit_has_a_shard_of_its_own(tmp_path: Path) -> None:
     raw = Raw(tmp_path / "raw", 5)
     raw.add_images(*range(5))
-    large = image_bytes(2, "JPEG", (300, 300))
+    large = image_bytes(2, "JPEG", (420, 320))
     assert len(large) > 16 << 10
     (raw.images / f"{name(2)}.jpg").write_bytes(large)
     convert(raw.config())

@@ -36,6 +36,9 @@ class ConvertConfig:
     """How an image is checked before it is written: header (type, size, end marker) or decode."""
     holdout: float = 0.0
     """Share of ids, by a hash of the id, that goes to <out>-eval instead."""
+    rescale_boxes: bool = True
+    """Take a picture whose annotation (rle.size) is of the same picture in another size, and scale its boxes when it is
+    decoded; false: reject it."""
     keep_masks: bool = False
     """Whether to keep the COCO run-length masks, about 80 % of the JSON, as a column."""
     world_latents: bool = False

@@ -16,8 +16,10 @@ from operator import attrgetter, itemgetter
 from typing import Any
 
 from theworld.data.entries.check_entry import BadEntry, image_id
+from theworld.data.entries.frame import annotation_size
 
 MASKS = "masks"
+ANNOTATION_SIZE = "annotation_size"
 WORLD_LATENTS = "world_latents"
 FIXED = {"int32": struct.Struct("<i")}
 """MDS encodings whose values all have the same size."""
@@ -70,6 +72,7 @@ COLUMNS = (
     Column("id", "str", Origin.ENTRY, entry_id),
     Column("conversations", "json", Origin.ENTRY, itemgetter("conversations")),
     Column("bbox", "json", Origin.ENTRY, itemgetter("bbox")),
+    Column(ANNOTATION_SIZE, "json", Origin.ENTRY, annotation_size),
     Column(MASKS, "json", Origin.ENTRY, itemgetter("rle"), optional=True),
     Column("image", "bytes", Origin.IMAGE, attrgetter("data")),
     Column("width", "int32", Origin.IMAGE, attrgetter("width")),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 
+from theworld.data.entries.frame import ORIENTATION, TURNED, fit
 from theworld.data.samples.boxes import draw_regions
-from theworld.data.samples.regions import Turn, read_turns, unique_regions
+from theworld.data.samples.regions import Region, Turn, read_turns, unique_regions
 from theworld.errors import describe
 
 GREY = (127, 127, 127)
@@ -36,7 +38,9 @@ def decode_sample(sample: Mapping[str, Any], draw_bboxes: bool = True) -> Decode
     """Decode the picture, turn region numbering global, draw the boxes.
 
     Args:
-        sample: the MDS columns ``id``, ``image``, ``width``, ``height``, ``conversations``, ``bbox``.
+        sample: the MDS columns ``id``, ``image``, ``width``, ``height``, ``conversations``, ``bbox`` and, but for data
+            sets of before it was kept, ``annotation_size``: boxes are scaled from that to the picture, and the picture
+            is turned where it was annotated upright and stored turned.
         draw_bboxes: draw boxes and labels; the text names regions by their global numbers either way.
 
     Returns:
@@ -45,17 +49,53 @@ def decode_sample(sample: Mapping[str, Any], draw_bboxes: bool = True) -> Decode
     """
     boxes = sample["bbox"]
     turns, problems = read_turns(sample["conversations"], boxes)
-    image, fault = decode_image(sample["image"], (int(sample["width"]), int(sample["height"])))
+    annotated = sample.get("annotation_size")
+    image, fault = decode_image(sample["image"], (int(sample["width"]), int(sample["height"])), annotated)
+    regions = scale_regions(unique_regions(boxes), annotated, image.size)
+    problems += [f"box {region.number}: lies outside the picture" for region in regions if is_outside(region, image)]
     if fault is None and draw_bboxes:
-        image = draw_regions(image, unique_regions(boxes))
+        image = draw_regions(image, regions)
     no_loss = fault or (None if turns else "no question with a usable answer")
     return DecodedSample(str(sample["id"]), image, turns, problems, no_loss, sample.get("world_latents"))
 
 
-def decode_image(data: bytes, size: tuple[int, int]) -> tuple[Image.Image, str | None]:
-    """The RGB picture, or a grey one of (width, height) pixels and the reason."""
+def scale_regions(regions: list[Region], annotated: Sequence[int] | None, size: tuple[int, int]) -> list[Region]:
+    """Regions of an annotation for a picture of (height, width), in pixels of one of (width, height)."""
+    if not annotated or (annotated[1], annotated[0]) == size:
+        return regions
+    across, down = size[0] / annotated[1], size[1] / annotated[0]
+    boxes = [region.box for region in regions]
+    return [
+        Region(number, (x1 * across, y1 * down, x2 * across, y2 * down))
+        for number, (x1, y1, x2, y2) in enumerate(boxes)
+    ]
+
+
+def is_outside(region: Region, image: Image.Image) -> bool:
+    """Whether a box shares no pixel with the picture."""
+    x1, y1, x2, y2 = region.box
+    beside = max(x1, x2) <= 0 or min(x1, x2) >= image.width
+    return beside or max(y1, y2) <= 0 or min(y1, y2) >= image.height
+
+
+def decode_image(
+    data: bytes, size: tuple[int, int], annotated: Sequence[int] | None = None
+) -> tuple[Image.Image, str | None]:
+    """The RGB picture, or a grey one of (width, height) pixels and the reason.
+
+    It is turned as its EXIF says only where its annotation, of (height, width), is of the turned picture.
+    """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return image.convert("RGB"), None
+            if fit(annotated, image.size, lambda: int(image.getexif().get(ORIENTATION, 1))) == TURNED:
+                return to_rgb(ImageOps.exif_transpose(image)), None
+            return to_rgb(image), None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return Image.new("RGB", size, GREY), f"image cannot be decoded: {describe(error)}"
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The picture in RGB. Grey of 16 bits is scaled to 8; Pillow would make all above 255 white."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")

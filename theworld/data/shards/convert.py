@@ -21,6 +21,7 @@ import numpy as np
 from theworld.config.schema import ConvertConfig
 from theworld.data.entries.catalog import Catalog
 from theworld.data.entries.check_entry import id_key
+from theworld.data.entries.columns import ANNOTATION_SIZE
 from theworld.data.entries.images import ImageTable, positions, scan_images
 from theworld.data.entries.source import JsonSource, open_source
 from theworld.data.latents.column import LatentColumn
@@ -123,7 +124,7 @@ class Conversion:
         started = time.monotonic()
         for remote in self.remotes.values():
             remote.pull()
-        for data_set in (self.train, self.evaluation):
+        for data_set in self._data_sets():
             data_set.manifest()  # a lost generation stops here, before anything is written
         for folder in (self.train.root, self.evaluation.root, self.state):
             remove_temporaries(folder)
@@ -229,7 +230,13 @@ class Conversion:
         jobs = plan_shards(blocks, pending.images, layout, self.settings.holdout, limit)
         decode = self.settings.verify == "decode"
         writer = ShardWriter(
-            self.settings.images, self.catalog.records, pending.folder, layout, decode, self.settings.latents
+            self.settings.images,
+            self.catalog.records,
+            pending.folder,
+            layout,
+            decode,
+            self.settings.rescale_boxes,
+            self.settings.latents,
         )
         pool = ShardPool(writer, self.settings.workers, progress.tick)
         with closing(progress), closing(pool.run(jobs)) as finished:
@@ -238,6 +245,7 @@ class Conversion:
                 shards = upload_finished(finished, writer, self.remotes, pending.snapshot["targets"])
             for _, fragment in shards:
                 progress.wrote(len(fragment["ids"]), fragment["image_bytes"])
+                self.report.frames.add(fragment.get("frames", {}))
         self.report.bytes += progress.bytes
         pending.close(self.catalog.summary.entries)
         self._publish(pending)
@@ -289,7 +297,12 @@ class Conversion:
         left_out[NO_IMAGE] = summary.good - matched
         if self.settings.num_samples is not None:
             left_out["beyond convert.num_samples"] = max(0, matched - written - len(rejected))
+        self.report.frames.before = sum(data_set.samples_without(ANNOTATION_SIZE) for data_set in self._data_sets())
+        self.report.frames.warn(self.report.written)
         self.report.entries, self.report.left_out, self.report.broken = summary.entries, left_out, summary.broken
+
+    def _data_sets(self) -> tuple[DataSet, DataSet]:
+        return self.train, self.evaluation
 
     def _rejected_images(self, scan: ImageTable) -> dict[str, dict[str, Any]]:
         """Rejected images that are still there: one that went away is an image not there yet."""

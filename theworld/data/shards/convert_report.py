@@ -2,12 +2,56 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
 
+from theworld.data.entries.frame import FRACTIONS, OUTSIDE, SCALED, TURNED, UNKNOWN
 from theworld.progress import LINE_EVERY, Progress
 
 NO_IMAGE = "image not there yet"
+ODD_SHARE = 0.05
+"""Share of samples with odd boxes from which on it is no accident."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Frames:
+    """How pictures and annotations went together, where they were not simply of the same size.
+
+    Attributes:
+        counts: samples by kind (:mod:`theworld.data.entries.frame`).
+        examples: an id of each kind.
+        before: samples of generations that were written before this was checked.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    before: int = 0
+
+    def add(self, found: dict[str, tuple[int, str]]) -> None:
+        """Kind to count and example, of a shard."""
+        for kind, (count, example) in found.items():
+            self.counts[kind] += count
+            self.examples.setdefault(kind, example)
+
+    def warn(self, written: int) -> None:
+        """Say where boxes look as if they were of other pictures.
+
+        Args:
+            written: samples that were written.
+        """
+        for kind in (OUTSIDE, FRACTIONS):
+            if self.counts[kind] > ODD_SHARE * written:
+                logger.warning("%d samples: %s; for example %s", self.counts[kind], kind, self.examples[kind])
+
+    def rows(self) -> list[tuple[str, int]]:
+        """For the table."""
+        rows = [(f"  {kind}", self.counts[kind]) for kind in (SCALED, TURNED, UNKNOWN) if self.counts[kind]]
+        if self.before:
+            rows.append(("of before: annotation's size not checked", self.before))
+        return rows
 
 
 @dataclass
@@ -25,6 +69,7 @@ class Report:
         seconds: time the run took.
         broken: the line to show if the conversations file is not JSON to its end.
         generations: names of the generations that this run added.
+        frames: how pictures and annotations went together.
     """
 
     entries: int = 0
@@ -37,6 +82,7 @@ class Report:
     seconds: float = 0.0
     broken: str | None = None
     generations: list[str] = field(default_factory=list)
+    frames: Frames = field(default_factory=Frames)
 
     def table(self) -> str:
         """The counts, a line each."""
@@ -44,6 +90,7 @@ class Report:
         rows.append(("written", self.written))
         if self.held_out:
             rows.append(("  of these held out", self.held_out))
+        rows += self.frames.rows()
         rows += [(f"left out: {reason}", count) for reason, count in sorted(self.left_out.items()) if count]
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {count:>10,}" for name, count in rows]

@@ -40,6 +40,7 @@ class Settings:
     format: ShardFormat
     verify: str
     holdout: float
+    rescale_boxes: bool = True
     latents: LatentColumn | None = None
 
     @property
@@ -68,6 +69,7 @@ class Settings:
             "size_limit": self.format.size_limit,
             "compression": self.format.compression,
             "verify": self.verify,
+            "rescale_boxes": self.rescale_boxes,
             "images": str(self.images.absolute()),
         }
 
@@ -121,6 +123,7 @@ def check_settings(config: ConvertConfig, latents: LatentColumn | None = None) -
         ),
         latents=latents,
         verify=config.verify,
+        rescale_boxes=config.rescale_boxes,
         holdout=config.holdout,
     )
 

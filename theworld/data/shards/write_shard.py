@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 import xxhash
 
 from theworld.data.entries.check_entry import image_id
-from theworld.data.entries.columns import Picture
+from theworld.data.entries.columns import ANNOTATION_SIZE, Picture
+from theworld.data.entries.frame import OTHER, SAME, SCALED, UNKNOWN, fit, odd_boxes, orientation_of
 from theworld.data.entries.headers import BadImage, check_image
 from theworld.data.entries.images import image_suffix, printable
 from theworld.data.latents.column import LatentColumn
@@ -39,6 +40,7 @@ class ShardWriter:
         folder: the generation's working folder: ``folder/PART/shard.NNNNN.mds``, ``folder/fragments``.
         layout: the shards' format.
         decode: decode every image in full before it is written.
+        rescale: take pictures whose annotation is of the same picture in another size.
         latents: makes the column ``world_latents``, if the layout has it.
     """
 
@@ -47,6 +49,7 @@ class ShardWriter:
     folder: Path
     layout: ShardFormat
     decode: bool
+    rescale: bool = True
     latents: LatentColumn | None = None
 
     def fragment_path(self, job: ShardJob) -> Path:
@@ -75,7 +78,7 @@ class ShardWriter:
                     (read_record(records, *place), image) for place, image in zip(job.records, job.images, strict=True)
                 ]
                 while True:
-                    digest, bad = self._write_samples(out, samples)
+                    digest, bad, frames = self._write_samples(out, samples)
                     if not bad:
                         break
                     # Sizes precede the samples in the file, so it starts again without the bad ones.
@@ -92,6 +95,7 @@ class ShardWriter:
             "shard": shard if samples else None,
             "ids": [record_id(record) for record, _ in samples],
             "rejected": list(rejected.values()),
+            "frames": {kind: [len(ids), ids[0]] for kind, ids in frames.items()},
             "image_bytes": sum(size for _, (_, size, _) in samples),
         }
         return Written(temporary, fragment)
@@ -114,7 +118,8 @@ class ShardWriter:
 
         Returns:
             The fragment: ``shard`` (its entry of index.json, None if no image was good), ``ids``,
-            ``rejected`` (``id reason detail size mtime_ns``) and ``image_bytes``.
+            ``rejected`` (``id reason detail size mtime_ns``), ``frames`` (kind to count and example) and
+            ``image_bytes``.
         """
         shard = written.fragment["shard"]
         if shard is None:
@@ -128,21 +133,24 @@ class ShardWriter:
 
     def _write_samples(
         self, out: BinaryIO, samples: list[tuple[bytes, tuple[str, int, int]]]
-    ) -> tuple[str, dict[int, dict[str, Any]]]:
+    ) -> tuple[str, dict[int, dict[str, Any]], dict[str, list[str]]]:
         """The shard's bytes and their hash; after a first bad image only checks the rest.
 
         Returns:
-            The hash, and the rejected samples by their place.
+            The hash, the rejected samples by their place, and the ids of samples by how annotation and picture go
+            together, where it is not simply the same size.
         """
         sizes = [self.layout.sample_size(len(record), image[1]) for record, image in samples]
         digest = xxhash.xxh128()
         write_all(out, [self.layout.header(sizes)], digest)
         bad: dict[int, dict[str, Any]] = {}
+        frames: dict[str, list[str]] = {}
         for number, (record, image) in enumerate(samples):
             try:
                 picture = self._read_image(record_id(record), *image)
+                self._check_frame(record, picture, frames)
             except BadImage as error:
-                changed = error.reason in (CHANGED, GONE, UNREADABLE)
+                changed = error.reason in (CHANGED, GONE, UNREADABLE, OTHER)
                 bad[number] = {
                     "id": record_id(record),
                     "reason": error.reason,
@@ -154,7 +162,27 @@ class ShardWriter:
             if not bad:
                 latent = self.latents.latent(self.layout.sample(record, picture)) if self.latents else b""
                 write_all(out, self.layout.sample_parts(record, picture, latent), digest)
-        return digest.hexdigest(), bad
+        return digest.hexdigest(), bad, frames
+
+    def _check_frame(self, record: bytes, picture: Picture, frames: dict[str, list[str]]) -> None:
+        """Note under ``frames`` how picture and annotation go together, by the sample's id.
+
+        Raises:
+            BadImage: they do not.
+        """
+        sample = self.layout.sample(record, picture)
+        annotated, size = sample[ANNOTATION_SIZE], (picture.width, picture.height)
+        kind = fit(annotated, size, lambda: orientation_of(picture.data))
+        if kind == OTHER or (kind == SCALED and not self.rescale):
+            hint = "; convert.rescale_boxes would take it" if kind == SCALED else ""
+            detail = f"{size[0]} x {size[1]} pixels, annotated in {annotated[1]} x {annotated[0]}{hint}"
+            raise BadImage(OTHER, detail)
+        if kind == UNKNOWN and not sample["bbox"]:
+            return  # nothing to be out of place
+        if kind != SAME:
+            frames.setdefault(kind, []).append(sample["id"])
+        if kind == UNKNOWN and (odd := odd_boxes(sample["bbox"], size)):
+            frames.setdefault(odd, []).append(sample["id"])
 
     def _read_image(self, entry_id: str, path: str, size: int, mtime_ns: int) -> Picture:
         """The image file, if it is good and still the one that was scanned."""
