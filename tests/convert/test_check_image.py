@@ -89,7 +89,7 @@ def test_bytes_after_the_end_marker_are_fine() -> None:
         (image_bytes(1, "PNG"), "image is wrongly named"),
         (image_bytes(1, "WEBP"), "image is wrongly named"),
         (b"\xff\xd8\xff", "image is cut short"),
-        (b"\xff\xd8\xff\xe0\x00\x04ab\x12\x34", "image header is damaged"),
+        (b"\xff\xd8\xff\xe0\x00\x04ab\x12\x34", "image is cut short"),
         (b"\xff\xd8\xff\xd9\xff\xd9", "image header is damaged"),
     ],
 )
@@ -106,3 +106,39 @@ def test_decoding_finds_what_the_header_hides() -> None:
     with pytest.raises(BadImage) as caught:
         check_image(bytes(data), ".png", decode=True)
     assert caught.value.reason == "image does not decode"
+
+
+def damaged(kind: str, data: bytes) -> bytes:
+    """A JPEG that still has its end marker."""
+    middle = (data.index(b"\xff\xda") + len(data)) // 2
+    return {
+        "cut": data[:middle] + b"\xff\xd9",
+        "zeroed": data[:middle] + bytes(300) + data[middle + 300 :],
+        "lost": data[:middle] + data[middle + 300 :],
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["cut", "zeroed", "lost"])
+def test_decoding_finds_lost_data_in_front_of_an_end_marker(kind: str) -> None:
+    data = damaged(kind, image_bytes(2, "JPEG", (200, 200)))
+    assert check_image(data, ".jpg") == (200, 200)
+    with pytest.raises(BadImage, match="Corrupt JPEG data") as caught:
+        check_image(data, ".jpg", decode=True)
+    assert caught.value.reason == "image does not decode"
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 1}, {"quality": 100}])
+def test_decoding_takes_every_kind_of_whole_jpeg(mode: str, options: dict) -> None:
+    data = encode(Image.effect_noise((90, 50), 80).convert(mode), "JPEG", **options)
+    assert check_image(data + bytes(9), ".jpg", decode=True) == (90, 50)
+
+
+@pytest.mark.parametrize("between", [b"\x00\x00", b"ab", b"\xff\x00", b"\xff\xff\xff"])
+def test_what_decoders_pass_over_between_two_segments_is_no_damage(between: bytes) -> None:
+    data = image_bytes(2, "JPEG", (60, 40))
+    place = 4 + int.from_bytes(data[4:6], "big")  # behind the first segment
+    odd = data[:place] + between + data[place:]
+    with Image.open(io.BytesIO(odd)) as image:
+        image.load()
+    assert check_image(odd, ".jpg") == (60, 40)

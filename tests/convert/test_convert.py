@@ -361,3 +361,10 @@ def test_command_needs_no_torch(raw: Raw) -> None:
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line}
     assert "theworld.data.shards.convert" in imported
     assert imported.isdisjoint({"torch", "streaming", "composer", "transformers"})
+
+
+def test_a_link_to_itself_among_the_images_is_counted_and_the_rest_is_written(raw: Raw) -> None:
+    (raw.images / "loop").symlink_to("loop")
+    report = convert(raw.config())
+    assert (report.unreadable, report.written) == (1, 20)
+    assert "folders that cannot be read" in report.table()

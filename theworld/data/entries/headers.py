@@ -32,7 +32,7 @@ def check_image(data: bytes, suffix: str, decode: bool = False) -> tuple[int, in
     Args:
         data: the whole file.
         suffix: what its name says it is: .jpg, .jpeg, .png, .webp, in lower case.
-        decode: decode every pixel with Pillow as well.
+        decode: decode every pixel as well; a JPEG must not make the decoder warn of lost or damaged data.
 
     Raises:
         BadImage: empty, not an image, not what its name says, or cut short.
@@ -51,7 +51,7 @@ def check_image(data: bytes, suffix: str, decode: bool = False) -> tuple[int, in
     if width < 1 or height < 1:
         raise BadImage("image header is damaged", f"{width} x {height} pixels")
     if decode:
-        decode_fully(data, (width, height))
+        (decode_jpeg if kind == "JPEG" else decode_fully)(data, (width, height))
     return width, height
 
 
@@ -75,8 +75,12 @@ def measure_jpeg(data: bytes) -> tuple[int, int]:
     size = None
     place = len(JPEG_START)
     while True:
-        if data[place] != 0xFF:
-            raise BadImage("image header is damaged", f"no JPEG marker at byte {place}")
+        if data[place] != 0xFF or data[place + 1] == 0x00:
+            # What lies between two segments is passed over, as decoders do.
+            place = data.find(b"\xff", place + 1)
+            if place < 0:
+                raise BadImage("image is cut short", "no JPEG scan")
+            continue
         marker = data[place + 1]
         if marker == 0xFF or marker in JPEG_BARE:  # fill byte, or a marker without a length
             place += 1 if marker == 0xFF else 2
@@ -129,6 +133,20 @@ def measure_webp(data: bytes) -> tuple[int, int]:
         width, height = struct.unpack_from("<HH", data, 26)
         return width & 0x3FFF, height & 0x3FFF
     raise BadImage("image header is damaged", f"WebP chunk {kind!r}")
+
+
+def decode_jpeg(data: bytes, size: tuple[int, int]) -> None:
+    """Decode every pixel of a JPEG. Pillow fills in what is lost; libjpeg's warnings tell, and here they count."""
+    import simplejpeg  # only needed here
+
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        wanted = {"Gray": "GRAY", "CMYK": "CMYK", "YCCK": "CMYK"}.get(colours, "RGB")
+        simplejpeg.decode_jpeg(data, colorspace=wanted, strict=True)
+    except ValueError as error:
+        raise BadImage("image does not decode", describe(error)) from error
+    if (width, height) != size:
+        raise BadImage("image header is damaged", f"header says {size}, decoded {(width, height)}")
 
 
 def decode_fully(data: bytes, size: tuple[int, int]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ class ImageTable:
         lengths: (n,) int64, bytes of each path.
         names: paths relative to the folder, UTF-8 with surrogate escapes, one after the other.
         repeated: files beyond the first for their id.
+        unreadable: what could not be looked into, and why, a line each.
     """
 
     keys: np.ndarray
@@ -35,6 +36,7 @@ class ImageTable:
     lengths: np.ndarray
     names: bytes
     repeated: int = 0
+    unreadable: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -94,12 +96,13 @@ def scan_images(folder: Path) -> ImageTable:
     does not matter.
 
     Raises:
-        UserError: the folder cannot be read.
+        UserError: the folder itself cannot be read; a folder or link below it that cannot is passed over and named.
     """
     keys, sizes, mtimes, lengths = array("Q"), array("q"), array("q"), array("q")
     names = bytearray()
     pending = [""]
     seen: set[tuple[int, int]] = set()
+    unreadable: list[str] = []
     while pending:
         relative = pending.pop()
         try:
@@ -112,7 +115,7 @@ def scan_images(folder: Path) -> ImageTable:
                     if entry.name.startswith("."):
                         continue
                     path = os.path.join(relative, entry.name)
-                    if entry.is_dir():
+                    if is_folder(entry):
                         pending.append(path)
                     elif image_suffix(entry.name) in IMAGE_SUFFIXES and (status := stat_or_none(entry)):
                         encoded = os.fsencode(path)
@@ -122,9 +125,20 @@ def scan_images(folder: Path) -> ImageTable:
                         lengths.append(len(encoded))
                         names += encoded
         except OSError as error:
-            where = folder / relative if relative else folder
-            raise UserError(f"{where}: cannot read the images: {error.strerror}; set convert.images") from error
-    return sorted_table(keys, sizes, mtimes, lengths, bytes(names))
+            if not relative:
+                raise UserError(f"{folder}: cannot read the images: {error.strerror}; set convert.images") from error
+            unreadable.append(f"{relative}: {error.strerror}")
+    table = sorted_table(keys, sizes, mtimes, lengths, bytes(names))
+    table.unreadable = sorted(unreadable)
+    return table
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link of which that cannot be told, so that looking into it says why."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return True
 
 
 def image_suffix(name: str) -> str:

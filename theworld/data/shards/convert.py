@@ -136,6 +136,9 @@ class Conversion:
         self._check_lasting()
         scan = scan_images(self.settings.images)
         self.report.images = len(scan) + scan.repeated
+        self.report.unreadable = len(scan.unreadable)
+        if scan.unreadable:
+            logger.warning("%s: cannot be read, passed over: %s", self.settings.images, "; ".join(scan.unreadable[:5]))
         if not len(scan) and not self.report.before:
             raise UserError(
                 f"convert.images: {self.settings.images}: no .jpg, .jpeg, .png or .webp file in it or below it"

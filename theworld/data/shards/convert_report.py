@@ -61,6 +61,7 @@ class Report:
     Attributes:
         entries: entries in the conversations file.
         images: image files found.
+        unreadable: folders and links among the images that could not be looked into.
         written: samples in the generations that this run added, those of shards finished by a killed run included.
         held_out: how many of these went to the held-out set.
         before: samples that were there already.
@@ -74,6 +75,7 @@ class Report:
 
     entries: int = 0
     images: int = 0
+    unreadable: int = 0
     written: int = 0
     held_out: int = 0
     before: int = 0
@@ -87,6 +89,8 @@ class Report:
     def table(self) -> str:
         """The counts, a line each."""
         rows = [("entries read", self.entries), ("images found", self.images), ("already there", self.before)]
+        if self.unreadable:
+            rows.append(("folders that cannot be read", self.unreadable))
         rows.append(("written", self.written))
         if self.held_out:
             rows.append(("  of these held out", self.held_out))
