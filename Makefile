@@ -10,7 +10,7 @@ demo: $(READY)  ## the main job on the built-in sample: convert, train, kill, re
 	$(BIN)/python recipes/demo.py
 
 test: $(READY)  ## the fast tests, minutes
-	$(BIN)/python -m pytest -m "not slow and not dist and not slurm and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not dist and not slurm and not gpu and not realsize"
 
 test-all: $(READY)  ## every test that this machine can run, and the linters
 	$(BIN)/ruff check .

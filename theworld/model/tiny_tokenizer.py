@@ -8,17 +8,20 @@ import string
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import GemmaTokenizerFast
 
-SPECIAL_TOKENS = (
+MASK_TOKEN = "<mask>"
+"""Added, but not special, as in Gemma's own tokenizer."""
+FIRST_TOKENS = (
     "<pad>",
     "<eos>",
     "<bos>",
     "<unk>",
-    "<mask>",
+    MASK_TOKEN,
     "<start_of_turn>",
     "<end_of_turn>",
     "<start_of_image>",
     "<end_of_image>",
 )
+SPECIAL_TOKENS = tuple(token for token in FIRST_TOKENS if token != MASK_TOKEN)
 IMAGE_TOKEN = "<image_soft_token>"
 SPACE = "\u2581"
 """How Gemma's vocabularies write a space."""
@@ -103,7 +106,7 @@ def build_tokenizer() -> GemmaTokenizerFast:
     learner.train_from_iterator(sentences(), trainer)
     learned = json.loads(learner.to_str())["model"]
     # Bytes are ordinary tokens, not special ones: as special tokens, decoding would drop them.
-    tokens = [*SPECIAL_TOKENS, *(f"<0x{byte:02X}>" for byte in range(256)), *learned["vocab"], IMAGE_TOKEN]
+    tokens = [*FIRST_TOKENS, *(f"<0x{byte:02X}>" for byte in range(256)), *learned["vocab"], IMAGE_TOKEN]
     model = models.BPE(
         vocab={token: index for index, token in enumerate(dict.fromkeys(tokens))},
         merges=[(left, right) for left, right in learned["merges"]],
@@ -112,6 +115,7 @@ def build_tokenizer() -> GemmaTokenizerFast:
         fuse_unk=True,
     )
     tokenizer = _skeleton(model)
+    tokenizer.add_tokens([AddedToken(MASK_TOKEN, special=False, normalized=False)])
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in (*SPECIAL_TOKENS, IMAGE_TOKEN)])
     return GemmaTokenizerFast(
         tokenizer_object=tokenizer,

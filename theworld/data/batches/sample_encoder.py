@@ -39,13 +39,21 @@ class EncodedSample:
     no_loss: str | None = None
 
 
+UNDECLARED = "<mask>"
+"""A token of Gemma 3's tokenizer that stands for no text, although it is not declared special."""
+
+
 def special_tokens(tokenizer: Any) -> set[str]:
     """Every token that text must not be able to write.
 
-    ``all_special_tokens`` names only those with a role: of Gemma 3's tokenizer it lacks ``<start_of_turn>``,
-    ``<end_of_turn>`` and ``<mask>``, which are special all the same.
+    ``all_special_tokens`` names only those with a role: of Gemma 3's tokenizer it lacks ``<start_of_turn>`` and
+    ``<end_of_turn>``, which are special all the same. Ordinary added tokens, such as runs of newlines, stay.
     """
-    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    added = {
+        token.content
+        for token in tokenizer.added_tokens_decoder.values()
+        if token.special or token.content == UNDECLARED
+    }
     return added | set(tokenizer.all_special_tokens)
 
 
