@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from streaming import StreamingDataset
@@ -15,10 +16,12 @@ from streaming import StreamingDataset
 from tests.conftest import smoke_config
 from theworld.config.schema import Config
 from theworld.data.cache.latent_store import latent_wish
-from theworld.data.latents.latent_encoder import from_bytes
+from theworld.data.latents.latent_encoder import LatentEncoder, from_bytes, sample_pixels
+from theworld.data.latents.record import LatentRecord
 from theworld.data.shards.add_latents import FRAGMENTS, add_latents
 from theworld.data.shards.convert import convert
 from theworld.errors import UserError
+from theworld.model.base import resolve_vae
 from theworld.model.build import load_processor
 from theworld.train import run
 from theworld.train.data import TrainData, build_data
@@ -112,6 +115,16 @@ def test_latents_are_those_of_the_models_own_encoder(raw_sample: Path, with_late
         expected = load_model(config.model).model.get_world_latents(pixels["world_pixel_values"])
     assert stored["world_latents"].dtype == torch.bfloat16
     torch.testing.assert_close(stored["world_latents"].float(), expected, rtol=2**-8, atol=1e-6)
+
+
+def test_latents_of_bytes_are_those_of_floats_to_the_bit(mds_sample: Path) -> None:
+    """The VAE's float pixels are made where it runs; the stored latents do not show where that was."""
+    record = LatentRecord("", None, None, world_image_size=64, draw_bboxes=True)
+    dataset = StreamingDataset(local=str(mds_sample / "gen-00000"), batch_size=1)
+    pixels = torch.stack([sample_pixels(dataset[index], record) for index in range(3)])
+    assert pixels.dtype == torch.uint8
+    encoder = LatentEncoder(resolve_vae("builtin:tiny").folder, "cpu")
+    assert encoder(pixels) == encoder(torch.from_numpy(pixels.numpy() / np.float32(127.5) - np.float32(1)))
 
 
 def test_training_on_latents_has_the_same_loss_without_a_vae(

@@ -141,8 +141,8 @@ def test_world_tokens_without_world_inputs_are_refused(model, processor, make_ba
     [
         (torch.rand(3, 3, 64, 64) * 255, r"values in \[-1, 1\]"),
         (torch.full((3, 3, 64, 64), float("nan")), r"values in \[-1, 1\]"),
-        (torch.zeros(3, 3, 64, 64, dtype=torch.uint8), "expected floats"),
-        (torch.zeros(3, 64, 64), "expected floats of shape"),
+        (torch.zeros(3, 3, 64, 64, dtype=torch.int64), "expected uint8 or floats"),
+        (torch.zeros(3, 64, 64), "expected uint8 or floats of shape"),
         (torch.zeros(3, 3, 128, 128), "world latents: expected"),
     ],
 )

@@ -63,10 +63,16 @@ def build_config(cfg: ModelConfig, gemma: Base, vae: Base | None) -> TheWorldCon
     settings = {
         key: value for key, value in gemma_config.to_dict().items() if key not in ("model_type", "architectures")
     }
-    config = TheWorldConfig(**settings, base={"gemma": gemma.record()})
+    processor = _processor(cfg, gemma)
+    config = TheWorldConfig(
+        **settings,
+        base={"gemma": gemma.record()},
+        image_mean=processor.image_processor.image_mean,
+        image_std=processor.image_processor.image_std,
+        image_rescale_factor=processor.image_processor.rescale_factor,
+    )
     if vae is None:
         return config
-    processor = _processor(cfg, gemma)
     rows, needed = config.text_config.vocab_size, max(processor.world_token_ids) + 1
     if needed > rows:
         raise UserError(

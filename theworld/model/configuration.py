@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import Gemma3Config
@@ -28,6 +29,8 @@ class TheWorldConfig(Gemma3Config):
         start_of_world_token_id, end_of_world_token_id, world_token_id: ids of the tokenizer's world tokens.
         with_world_encoder: whether the model holds the VAE's encoder; without it, it takes latents only.
         partial_weights: whether the file beside it holds only what was trained; the rest comes from ``base``.
+        image_mean, image_std, image_rescale_factor: the image processor's, by which ``pixel_values`` of bytes are
+            normalised in the model. The defaults are Gemma 3's.
         base: where the weights came from: ``{"gemma": {"name", "revision"}, "cosmos": {"name", "revision"}}``.
         kwargs: Gemma 3's own.
     """
@@ -48,6 +51,9 @@ class TheWorldConfig(Gemma3Config):
         with_world_encoder: bool = True,
         partial_weights: bool = False,
         base: dict[str, Any] | None = None,
+        image_mean: Sequence[float] = (0.5, 0.5, 0.5),
+        image_std: Sequence[float] = (0.5, 0.5, 0.5),
+        image_rescale_factor: float = 1 / 255,
         **kwargs: Any,
     ) -> None:
         self.enable_world = enable_world
@@ -62,6 +68,9 @@ class TheWorldConfig(Gemma3Config):
         self.with_world_encoder = with_world_encoder
         self.partial_weights = partial_weights
         self.base = base or {}
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
+        self.image_rescale_factor = image_rescale_factor
         super().__init__(**kwargs)
 
     @property

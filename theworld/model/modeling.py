@@ -21,6 +21,7 @@ from theworld.errors import UserError
 from theworld.model.configuration import TheWorldConfig
 from theworld.model.loss import CHUNK_TOKENS, answer_loss
 from theworld.model.on_bases import load_on_bases
+from theworld.model.pixels import normalize
 from theworld.model.projector import WorldProjector
 from theworld.model.world_encoder import WorldEncoder
 
@@ -69,8 +70,15 @@ class TheWorldModel(_WorldInitialisation, Gemma3Model):
                 self.world_encoder = WorldEncoder(config.vae)
         self.post_init()
 
+    def get_image_features(self, pixel_values: Tensor) -> Any:  # type: ignore[override]
+        """Gemma 3's; ``pixel_values`` (B, 3, H, W) may also be bytes (uint8), which are normalised here."""
+        if pixel_values.dtype == torch.uint8:
+            config = self.config
+            pixel_values = normalize(pixel_values, config.image_mean, config.image_std, config.image_rescale_factor)
+        return super().get_image_features(pixel_values)  # type: ignore[arg-type]
+
     def get_world_latents(self, world_pixel_values: Tensor) -> Tensor:
-        """Pixels (B, 3, S, S) in [-1, 1] to normalised latents (B, 16, S/8, S/8)."""
+        """Pixels (B, 3, S, S), uint8 or floats in [-1, 1], to normalised latents (B, 16, S/8, S/8)."""
         if self.world_encoder is None:
             raise ValueError("this model has no world encoder; pass world_latents, or build it with its VAE")
         return self.world_encoder(world_pixel_values)
@@ -118,7 +126,8 @@ class TheWorldModel(_WorldInitialisation, Gemma3Model):
         """Gemma 3's forward; without world inputs nothing but Gemma 3's forward.
 
         Args:
-            world_pixel_values: (W, 3, S, S) in [-1, 1], one per world sequence in ``input_ids``.
+            pixel_values: Gemma 3's floats, or the same pictures as bytes (uint8).
+            world_pixel_values: (W, 3, S, S), floats in [-1, 1] or uint8, one per world sequence in ``input_ids``.
             world_latents: (W, 16, S/8, S/8), normalised; instead of the pixels.
             kwargs: the others are Gemma 3's.
         """

@@ -14,6 +14,7 @@ from transformers.image_transforms import to_pil_image
 from transformers.image_utils import make_nested_list_of_images
 
 from theworld.model.configuration import END_OF_WORLD, START_OF_WORLD, WORLD_TOKEN, WORLD_TOKENS
+from theworld.model.pixels import normalize, to_unit_range
 
 
 class TheWorldProcessor(Gemma3Processor):
@@ -83,31 +84,48 @@ class TheWorldProcessor(Gemma3Processor):
         """1 where ``input_ids`` hold an image token (attended in both directions), 0 elsewhere; world tokens are 0."""
         return (input_ids == self.image_token_id).to(torch.long)
 
-    def preprocess_images(self, images: Sequence[Image.Image], world: bool = True) -> dict[str, Tensor]:
+    def resize_images(self, images: Sequence[Image.Image], world: bool = True) -> dict[str, Tensor]:
         """Pictures to ``pixel_values`` (B, 3, H, W) and, with ``enable_world``, ``world_pixel_values`` (B, 3, S, S).
 
-        Without ``world`` the second is left out, for those who have the latents.
+        Both uint8, a quarter of the bytes of what :meth:`preprocess_images` gives; the model normalises them itself,
+        to the same values. Both are resized with Pillow from the same RGB picture, aspect ratio not kept, the world's
+        bicubically (Pillow filters over the whole footprint of a target pixel, so that fine texture does not alias).
 
-        Both float32 and resized with Pillow from the same RGB picture, aspect ratio not kept. ``pixel_values`` equal
-        those of ``Gemma3ImageProcessor`` up to float rounding, in less of its time; no pan-and-scan.
-        ``world_pixel_values`` are in [-1, 1], resized bicubically (Pillow filters over the whole footprint of a
-        target pixel, so that fine texture does not alias).
+        Args:
+            images: one or more.
+            world: False leaves the second out, for those who have the latents.
 
         Raises:
             ValueError: no image.
         """
         if not images:
-            raise ValueError("preprocess_images: expected at least one image")
+            raise ValueError("expected at least one image")
         pictures = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
         gemma = self.image_processor
         if not (gemma.do_resize and gemma.do_rescale and gemma.do_normalize):
-            raise ValueError("preprocess_images: expected an image processor that resizes, rescales and normalizes")
+            raise ValueError("expected an image processor that resizes, rescales and normalizes")
         size = (gemma.size["width"], gemma.size["height"])
-        pixels = torch.stack([_resized(picture, size, gemma.resample) for picture in pictures]).to(torch.float32)
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (gemma.image_mean, gemma.image_std))
-        result = {"pixel_values": pixels.mul_(gemma.rescale_factor / std).sub_(mean / std)}
+        result = {"pixel_values": torch.stack([_resized(picture, size, gemma.resample) for picture in pictures])}
         if self.enable_world and world:
-            result["world_pixel_values"] = world_pixels(pictures, self.world_image_size)
+            result["world_pixel_values"] = world_pictures(pictures, self.world_image_size)
+        return result
+
+    def preprocess_images(self, images: Sequence[Image.Image], world: bool = True) -> dict[str, Tensor]:
+        """What :meth:`resize_images` gives, normalised: float32.
+
+        ``pixel_values`` equal those of ``Gemma3ImageProcessor`` up to float rounding, in less of its time; no
+        pan-and-scan. ``world_pixel_values`` are in [-1, 1].
+
+        Raises:
+            ValueError: no image.
+        """
+        pixels = self.resize_images(images, world)
+        gemma = self.image_processor
+        result = {
+            "pixel_values": normalize(pixels["pixel_values"], gemma.image_mean, gemma.image_std, gemma.rescale_factor)
+        }
+        if "world_pixel_values" in pixels:
+            result["world_pixel_values"] = to_unit_range(pixels["world_pixel_values"])
         return result
 
     def __call__(  # type: ignore[override]
@@ -132,9 +150,8 @@ class TheWorldProcessor(Gemma3Processor):
             text=[self.insert_world(one) for one in text],
             **kwargs,
         )
-        features["world_pixel_values"] = world_pixels(
-            [picture for pictures in rgb for picture in pictures], self.world_image_size
-        )
+        pictures = [picture for of_one_text in rgb for picture in of_one_text]
+        features["world_pixel_values"] = to_unit_range(world_pictures(pictures, self.world_image_size))
         return features
 
     def _with_one_bos(self, texts: Sequence[str], settings: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
@@ -160,10 +177,9 @@ class TheWorldProcessor(Gemma3Processor):
         return [*names, "world_pixel_values"] if self.enable_world else names
 
 
-def world_pixels(pictures: Sequence[Image.Image], side: int) -> Tensor:
-    """RGB pictures to (B, 3, side, side) float32 in [-1, 1], as the VAE takes them."""
-    resized = [_resized(picture, (side, side), Image.Resampling.BICUBIC) for picture in pictures]
-    return torch.stack(resized).to(torch.float32).div_(127.5).sub_(1.0)
+def world_pictures(pictures: Sequence[Image.Image], side: int) -> Tensor:
+    """RGB pictures to (B, 3, side, side) uint8, as the world encoder takes them."""
+    return torch.stack([_resized(picture, (side, side), Image.Resampling.BICUBIC) for picture in pictures])
 
 
 def _resized(picture: Image.Image, size: tuple[int, int], resample: int) -> Tensor:

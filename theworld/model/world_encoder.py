@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from theworld.errors import UserError, first_line
 from theworld.model.base import Base
 from theworld.model.check_model import VAE_CHANNELS, VAE_STRIDE
+from theworld.model.pixels import to_unit_range
 
 RANGE_SLACK = 1e-3
 """How far beyond [-1, 1] a pixel may lie by rounding (bfloat16 and resampling stay well inside)."""
@@ -38,14 +39,20 @@ class WorldEncoder(nn.Module):
         self.std: list[float] = vae_config["latents_std"]
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, S, S) in [-1, 1] to normalised latents (B, 16, S/8, S/8), float32.
+        """Pixels (B, 3, S, S), uint8 or floats in [-1, 1], to normalised latents (B, 16, S/8, S/8), float32.
 
         Raises:
-            ValueError: pixels of another shape or range; [0, 255] and NaN among them.
+            ValueError: pixels of another shape, type or range; floats in [0, 255] and NaN among them.
         """
-        if pixels.ndim != 4 or pixels.shape[1] != 3 or not pixels.is_floating_point():
-            raise ValueError(f"world pixels: expected floats of shape (B, 3, S, S), got {tuple(pixels.shape)}")
-        if not bool((pixels.abs() <= 1 + RANGE_SLACK).all()):
+        is_bytes = pixels.dtype == torch.uint8
+        if pixels.ndim != 4 or pixels.shape[1] != 3 or not (is_bytes or pixels.is_floating_point()):
+            raise ValueError(
+                f"world pixels: expected uint8 or floats of shape (B, 3, S, S), got {pixels.dtype} of shape "
+                f"{tuple(pixels.shape)}"
+            )
+        if is_bytes:
+            pixels = to_unit_range(pixels)
+        elif not bool((pixels.abs() <= 1 + RANGE_SLACK).all()):
             raise ValueError("world pixels: expected values in [-1, 1]; pass them through the processor")
         weight = next(self.vae.parameters())
         trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())

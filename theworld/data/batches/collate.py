@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Batch = dict[str, Any]
 """``input_ids``, ``labels``, ``attention_mask``, ``token_type_ids`` (B, L) int64; ``pixel_values`` (B, 3, H, W) and
-``world_pixel_values`` (B, 3, S, S) float32, or instead of these ``world_latents`` (B, 16, S/8, S/8) bfloat16; and per
+``world_pixel_values`` (B, 3, S, S) uint8, or instead of these ``world_latents`` (B, 16, S/8, S/8) bfloat16; and per
 sample, as lists of length B: ``sample_ids`` (str), ``skipped`` (why it carries no loss, "" if it does;
 :data:`PADDING_SAMPLE` for samples that only fill the batch up), ``turns_cut`` and ``irregularities`` (int: turns beyond
 ``max_seq_len``; what was left out of the sample as unusable)."""

@@ -32,7 +32,7 @@ class EncodedSample:
     labels: list[int]
     """The token itself where it belongs to an answer, :data:`IGNORE` elsewhere."""
     pixels: dict[str, torch.Tensor]
-    """``pixel_values`` (1, 3, H, W) and, with the world enabled, ``world_pixel_values`` (1, 3, S, S) in [-1, 1], or
+    """``pixel_values`` (1, 3, H, W) uint8 and, with the world enabled, ``world_pixel_values`` (1, 3, S, S) uint8 or
     ``world_latents`` (1, 16, S/8, S/8) bfloat16."""
     turns_cut: int = 0
     problems: list[str] = field(default_factory=list)
@@ -99,7 +99,7 @@ class SampleEncoder:
             no_loss = f"the first turn is longer than max_seq_len={self.max_seq_len}"
         if no_loss is not None:
             labels = [IGNORE] * len(labels)
-        pixels = self.processor.preprocess_images([sample.image], world=not self.world_latents)
+        pixels = self.processor.resize_images([sample.image], world=not self.world_latents)
         if self.world_latents:
             assert sample.world_latents is not None
             pixels["world_latents"] = from_bytes(sample.world_latents)

@@ -13,16 +13,16 @@ from torch import Tensor
 from theworld.data.latents.record import LatentRecord
 from theworld.data.samples import decode_sample
 from theworld.model.check_model import VAE_CHANNELS, VAE_STRIDE
-from theworld.model.processing import world_pixels
+from theworld.model.processing import world_pictures
 
 
 def sample_pixels(sample: Mapping[str, Any], record: LatentRecord) -> Tensor:
-    """The world picture (3, S, S) float32 in [-1, 1]; grey where the image cannot be decoded, as in training."""
+    """The world picture (3, S, S) uint8; grey where the image cannot be decoded, as in training."""
     return picture_pixels(decode_sample(sample, record.draw_bboxes).image, record)
 
 
 def picture_pixels(picture: Image.Image, record: LatentRecord) -> Tensor:
-    return world_pixels([picture], record.world_image_size)[0]
+    return world_pictures([picture], record.world_image_size)[0]
 
 
 def to_bytes(latents: Tensor) -> list[bytes]:
@@ -64,7 +64,7 @@ class LatentEncoder:
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor | Sequence[Tensor]) -> list[bytes]:
-        """World pictures (B, 3, S, S) to their latents, as bytes."""
+        """World pictures (B, 3, S, S), uint8, to their latents, as bytes."""
         batch = pixels if isinstance(pixels, Tensor) else torch.stack(list(pixels))
         return to_bytes(self.encoder(batch.to(self.device, non_blocking=True)))
 
