@@ -108,6 +108,7 @@ def load_shapes(
     vae = resolve_vae(cfg.cosmos, cfg.cosmos_revision, weights=False) if cfg.enable_world else None
     config = build_config(cfg, gemma, vae)
     config.with_world_encoder = with_world_encoder and cfg.enable_world
+    config._attn_implementation = cfg.attn_implementation
     with torch.device("meta"):
         model = TheWorldForConditionalGeneration(config)
     return prepare_parts(model, cfg, torch.float32, frozen_dtype)
