@@ -116,6 +116,23 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line]
 
 
+def last_json_line(path: Path) -> dict[str, Any] | None:
+    """The last whole line of a JSON lines file, however long the file; None if there is none, or it is damaged."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        start, tail = file.seek(0, os.SEEK_END), b""
+        while start > 0 and tail.count(b"\n") < 2:
+            step = min(start, 1 << 16)
+            start = file.seek(start - step)
+            tail = file.read(step) + tail
+    lines = tail.split(b"\n")[:-1]
+    try:
+        return json.loads(lines[-1]) if lines else None
+    except ValueError:
+        return None
+
+
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Replace ``path`` by one-dimensional arrays: a line of JSON that describes them, then their bytes.
 

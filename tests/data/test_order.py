@@ -31,6 +31,18 @@ def test_growth_keeps_what_was_consumed_and_takes_up_the_rest_once() -> None:
     assert sorted(orders[2]) == list(range(TOTAL))
 
 
+def test_samples_of_lost_steps_are_given_once_more_and_then_growth_goes_on() -> None:
+    first = [Stage(0, 40, 8)]
+    again = [*first, Stage(40, 40, 8, again=((0, 8), (16, 24)))]
+    grown = [*again, Stage(48, TOTAL, 8)]
+    orders = [pass_order(stages, SHARDS, shuffle()) for stages in (first, again, grown)]
+    lost = [*orders[0][0:8], *orders[0][16:24]]
+    assert (orders[1][:40] == orders[0]).all()
+    assert sorted(orders[1][40:]) == sorted(lost)
+    assert (orders[2][:48] == orders[1][:48]).all()
+    assert sorted(orders[2]) == sorted([*range(TOTAL), *lost])
+
+
 def test_growth_does_not_change_with_shards_not_yet_known() -> None:
     """A resume sees a longer index than the run that was killed; what the older stages fix must not move."""
     stages = [Stage(0, 41, 8)]

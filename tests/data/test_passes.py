@@ -126,6 +126,31 @@ def test_resume_goes_on_exactly_with_growth_and_another_worker_count(
     grown.close()
 
 
+def test_a_lost_batch_is_given_again_once_at_the_end_also_after_a_resume(
+    raw_sample: Path, half_downloaded: Path, tmp_path: Path
+) -> None:
+    config = config_on(half_downloaded, tmp_path)
+    convert(config.convert)
+    data = open_data(config)
+    loader = iter(data.spec.dataloader)
+    lost = ids_of(next(loader))
+    data.dataset.lose(4)
+    assert not set(ids_of(next(loader))) & set(lost)
+    state = json.loads(json.dumps(data.dataset.state_dict(8, True)))
+    data.close()
+
+    resumed = open_data(config)
+    resumed.dataset.load_state_dict(state)
+    batches = []
+    for batch in resumed.spec.dataloader:
+        batches.append(ids_of(batch))
+        if len(batches) == 2:
+            resumed.dataset.lose(14)  # what fails again stays lost
+    assert [len(batch) for batch in batches] == [2, 4]
+    assert sorted(batches[1]) == sorted(lost)
+    resumed.close()
+
+
 def test_another_data_set_than_the_checkpoints_is_refused(mds_sample: Path, raw_sample: Path, tmp_path: Path) -> None:
     config = smoke_config(raw_sample, mds_sample, f"train_loader.dataset.local={tmp_path}")
     data = open_data(config)

@@ -1,4 +1,4 @@
-"""The audit on ledgers with planted faults."""
+"""The audit of runs whose checkpoints carry no proof: faults are found, and nothing is called proven."""
 
 from __future__ import annotations
 
@@ -51,17 +51,22 @@ def audit(folder: Path, ledger: dict[str, Lines]) -> tuple[int, str]:
         (folder / "mds" / name / "ids.txt").write_text("".join(f"{one}\n" for one in ids))
         shard = {"samples": len(ids), "raw_data": {"basename": "shard.00000.mds", "bytes": 1, "hashes": {}}}
         (folder / "mds" / name / "index.json").write_text(json.dumps({"version": 2, "shards": [shard]}))
-    manifest = {"generations": [{"name": name} for name in GENERATIONS]}
+    manifest = {
+        "generations": [{"name": name, "samples": len(ids), "fingerprint": "f"} for name, ids in GENERATIONS.items()]
+    }
     (folder / "mds" / "manifest.json").write_text(json.dumps(manifest))
     command = [sys.executable, "recipes/audit.py", str(folder / "run"), str(folder / "mds")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     return done.returncode, done.stdout + done.stderr
 
 
-def test_a_kept_promise(tmp_path: Path) -> None:
+def test_a_promise_that_seems_kept_is_not_proven(tmp_path: Path) -> None:
     code, printed = audit(tmp_path, good_run())
-    assert code == 0, printed
-    assert "exactly once: yes" in printed
+    assert code == 75, printed
+    assert "at most once: not checked" in printed
+    assert "exactly once: not checked" in printed
+    assert "which attempt's batches count is guessed, not checked" in printed
+    assert "seen once           8" in printed
     assert "gen-00001: 2 seen, 0 not" in printed
     assert "no loss: h: image cannot be decoded" in printed
     assert "1 batches trained again" in printed
@@ -96,10 +101,10 @@ def write_a_line_twice(ledger: dict[str, Lines]) -> None:
     [
         (repeat_an_id, "repeated            1  a"),
         (leave_out_an_id, "never seen          1  g"),
-        (leave_out_a_line, "batch 0: 1 lines for 2 ranks"),
-        (leave_out_a_batch, "batch 2: 0 lines"),
-        (add_an_unknown_id, "not in the data set 1  zzz"),
-        (write_a_line_twice, "batch 3: 2 lines for 1 ranks"),
+        (leave_out_a_line, "batch 0: 0 lines of rank 1"),
+        (leave_out_a_batch, "batch 2: 0 lines of rank 0"),
+        (add_an_unknown_id, "not in the data set         1  zzz"),
+        (write_a_line_twice, "batch 3: 2 lines of rank 0"),
     ],
 )
 def test_a_planted_fault_is_found(tmp_path: Path, plant: Callable[[dict[str, Lines]], None], named: str) -> None:
@@ -117,7 +122,7 @@ def test_an_unfinished_pass_is_no_broken_promise(tmp_path: Path) -> None:
     del ledger["passes"]
     ledger["rank0"] = ledger["rank0"][:2]
     code, printed = audit(tmp_path, ledger)
-    assert code == 0, printed
+    assert code == 75, printed
     assert "not finished, 1 batches" in printed
 
 
@@ -128,7 +133,7 @@ def test_an_end_of_pass_that_a_resume_undid_does_not_count(tmp_path: Path) -> No
     ledger["passes"] = [earlier]
     ledger["rank0"] = ledger["rank0"][:3]
     code, printed = audit(tmp_path, ledger)
-    assert code == 0, printed
+    assert code == 75, printed
     assert "not finished, 2 batches" in printed
 
 
@@ -136,5 +141,5 @@ def test_no_ledger_is_bad_input(tmp_path: Path) -> None:
     command = [sys.executable, "recipes/audit.py", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 2, "a warning that the ids are unknown, and the error"
+    assert done.stderr.count("\n") == 1
     assert "ledger" in done.stderr

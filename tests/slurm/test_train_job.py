@@ -104,9 +104,8 @@ class Run:
         for line in lines:
             latest[line["batch"]] = max(latest.get(line["batch"], 0), line["launch"])
         seen = [name for line in lines if line["launch"] == latest[line["batch"]] for name in line["ids"]]
-        ids = data_set_ids(str(self.mds))
-        assert ids is not None
-        assert sorted(seen) == sorted(name for names in ids.values() for name in names), self.log()
+        ids = [name for generation in data_set_ids(str(self.mds)) for name in generation.ids()]
+        assert sorted(seen) == sorted(ids), self.log()
 
 
 @pytest.fixture

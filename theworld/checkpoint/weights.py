@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load as load_sharded
 
 from theworld.checkpoint.beside_weights import read_nesting, take_nesting, trim
+from theworld.checkpoint.pass_proof import PROOF
 from theworld.config.schema import ModelConfig
 from theworld.errors import UserError, first_line
 from theworld.ranks import from_rank_zero
@@ -45,6 +46,8 @@ class SavedWeights:
     """Names that trained in the run that wrote it; None if it was not written by this project."""
     bases: dict[str, dict[str, str | None]]
     """``gemma`` and ``cosmos``: name, revision and fingerprint of the base models."""
+    proof: str | None = None
+    """What it says of the samples of its passes (:mod:`~theworld.checkpoint.pass_proof`)."""
     nesting: dict[str, Any] | None = None
     """Of a sharded checkpoint: what it holds beside weights and optimizer (:mod:`.beside_weights`)."""
 
@@ -84,9 +87,8 @@ def _read_folder(path: Path) -> SavedWeights:
     prefix = "state.model."
     sizes = {name: getattr(entry, "size", None) for name, entry in described.items() if name.startswith(prefix)}
     shapes = {name.removeprefix(prefix): tuple(size) for name, size in sizes.items() if size is not None}
-    state: dict[str, Any] = {}
-    if f"state.{RECORD}" in described:
-        state[RECORD] = ""
+    state: dict[str, Any] = {key: "" for key in (RECORD, PROOF) if f"state.{key}" in described}
+    if state:
         load_sharded({"state": state}, storage_reader=reader, no_dist=True)
     return replace(_saved_weights(path, shapes, state), nesting=read_nesting(metadata))
 
@@ -100,7 +102,7 @@ def _saved_weights(path: Path, shapes: dict[str, Shape], state: dict[str, Any]) 
     lost = sorted({*record["trained"], *record["inherited"]} - shapes.keys())
     if lost:
         raise UserError(f"{path}: {len(lost)} weights that it should hold are missing, for example {lost[0]}")
-    return SavedWeights(str(path), shapes, frozenset(record["trained"]), record["bases"])
+    return SavedWeights(str(path), shapes, frozenset(record["trained"]), record["bases"], state.get(PROOF))
 
 
 def holds_vae(saved: SavedWeights | None) -> bool:
@@ -208,7 +210,8 @@ class Weights:
         assert self.saved is not None
         if self.saved.nesting is not None and "metadata" in state:
             take_nesting(state, self.saved.nesting)
-        state.pop(RECORD, None)
+        for key in (RECORD, PROOF):
+            state.pop(key, None)
         if state.get("model") is not None:
             for name in [name for name in state["model"] if name not in self.saved.shapes]:
                 del state["model"][name]

@@ -1,18 +1,25 @@
-"""Exactly once? python recipes/audit.py SAVE_FOLDER [MDS]
+"""Exactly once? python recipes/audit.py SAVE_FOLDER [MDS] [--json FILE]
 
-Reads the ledger of a run and, if given or named in the run's config.yaml, the data set, and prints per pass and
-generation what was seen once, repeated, never seen. Exit code 0: the promise holds, 1: broken, 2: bad input.
+Follows the lineage that the newest whole checkpoint carries through the ledger of a run, holds both against the data
+set (MDS, a folder or a URL, or the one in the run's config.yaml) and the JSON in config.yaml, and prints per pass and
+generation what was seen once, repeated, never seen. --json FILE writes the same to a file.
+
+Three verdicts, each yes, no or not checked: at most once; complete against the data set as it is today; complete
+against the JSON. Exit code 0: exactly once, the first two are yes; 1: at most once is no, or the proof disagrees; 2:
+bad input; 75: nothing is wrong, but the pass is not complete yet, the data has grown, or it could not be checked.
 """
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from theworld import cli
-from theworld.audit import Audit, PassReport, audit
-from theworld.data.shards.ids import data_set_ids
-from theworld.errors import EXIT_BROKEN_PROMISE, EXIT_DONE, UserError
+from theworld.audit import Audit, DataSet, GenerationIds, JsonIds, PassReport, audit
+from theworld.data.shards.ids import data_set_ids, ids_in_json
+from theworld.errors import UserError
+from theworld.files import write_json
 
 SHOWN = 5
 
@@ -21,52 +28,106 @@ def main(argv: list[str]) -> int:
     parser = cli.Parser("recipes/audit.py", __doc__)
     parser.add_argument("save_folder", metavar="SAVE_FOLDER", type=Path, help="the run's")
     parser.add_argument("data_set", metavar="MDS", nargs="?", help="the data set (default: the one in config.yaml)")
-    options = parser.parse(argv)
-    save_folder = options.save_folder
-    if not save_folder.is_dir():
-        raise UserError(f"{save_folder}: no such folder")
-    result = audit(save_folder, data_set_ids(options.data_set or configured_data_set(save_folder)))
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the verdicts and what they rest on")
+    given = parser.parse(argv)
+    if not given.save_folder.is_dir():
+        raise UserError(f"{given.save_folder}: no such folder")
+    config = read_config(given.save_folder)
+    data_set = read_data_set(given.data_set) if given.data_set else configured_data_set(config)
+    result = audit(given.save_folder, data_set, configured_json(config))
     print_audit(result)
-    return EXIT_DONE if result.kept else EXIT_BROKEN_PROMISE
+    if given.json is not None:
+        write_json(given.json, result.as_json(), indent=1)
+    return result.exit_code
 
 
-def configured_data_set(save_folder: Path) -> str | None:
-    """The data set that the run's own config.yaml names."""
+def read_config(save_folder: Path) -> Any:
+    """The run's own config.yaml; empty if it is lost."""
     from omegaconf import OmegaConf
 
     path = save_folder / "config.yaml"
-    config = OmegaConf.load(path) if path.exists() else OmegaConf.create()
-    return OmegaConf.select(config, "train_loader.dataset.remote") or OmegaConf.select(
-        config, "train_loader.dataset.local"
-    )
+    return OmegaConf.load(path) if path.exists() else OmegaConf.create()
+
+
+def select(config: Any, key: str) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.select(config, key)
+
+
+def configured_data_set(config: Any) -> DataSet:
+    """The data set that the run was configured with; one that is out of reach leaves its verdict unchecked."""
+    section = "train_loader.dataset"
+    where = select(config, f"{section}.remote") or select(config, f"{section}.local")
+    if where is None:
+        return DataSet(None, "config.yaml names no data set")
+    split = select(config, f"{section}.split")
+    try:
+        return read_data_set(f"{where}/{split}" if split else where)
+    except UserError as error:
+        return DataSet(None, str(error))
+
+
+def read_data_set(where: str) -> DataSet:
+    return DataSet([GenerationIds(one.name, one.fingerprint, one.ids) for one in data_set_ids(where)])
+
+
+def configured_json(config: Any) -> JsonIds:
+    """The ids that the run's JSON names, if that is a file here."""
+    where = select(config, "convert.json")
+    if where is None or not Path(where).is_file():
+        return JsonIds(None, f"{where} is not a file here" if where else "config.yaml names no convert.json")
+    return JsonIds(ids_in_json(Path(where), select(config, "convert.holdout") or 0.0))
 
 
 def print_audit(result: Audit) -> None:
     for report in result.passes:
         print_pass(report)
-    print(f"{result.attempts} attempts, {result.superseded_batches} batches trained again after a stop")
-    for fault in result.missing_lines[:SHOWN]:
-        print(f"  missing: {fault}")
-    print("exactly once: " + ("yes" if result.kept else "NO"))
+    attempts = "an unknown number of" if result.attempts is None else result.attempts
+    saved = f", proof in {result.checkpoint}" if result.checkpoint else ""
+    print(f"{attempts} attempts, {result.superseded} batches trained again after a stop{saved}")
+    for note in result.notes[:SHOWN]:
+        print(f"  {note}")
+    if len(result.notes) > SHOWN:
+        print(f"  and {len(result.notes) - SHOWN} notes more")
+    print(f"at most once: {result.at_most_once}")
+    print(f"complete, data set as it is today: {result.complete}")
+    print(f"complete, JSON: {result.complete_json}")
+    print(f"exactly once: {result.exactly_once.upper() if result.exactly_once == 'no' else result.exactly_once}")
 
 
 def print_pass(report: PassReport) -> None:
-    state = "finished" if report.finished else "not finished"
+    state = "finished" if report.ended else "not finished"
     print(f"pass {report.number} ({state}, {report.batches} batches)")
+    if report.parent is not None:
+        print(f"  began in    {report.parent}")
     print(f"  seen once   {report.seen_once:>9,}")
-    print(f"  repeated    {len(report.repeated):>9,}  {' '.join(report.repeated[:SHOWN])}")
-    if report.never_seen:
-        left = [name for names in report.never_seen.values() for name in names]
-        label = "never seen " if report.finished else "not yet    "
-        print(f"  {label} {len(left):>9,}  {' '.join(left[:SHOWN]) if report.finished else ''}")
-        for name, count in report.per_generation.items():
-            print(f"    {name}: {count:,} seen, {len(report.never_seen[name]):,} not")
+    print_names("repeated   ", report.repeated, report.names.get("repeated", []))
+    if report.whole is not None:
+        label = "never seen " if report.ended else "not yet    "
+        print_names(label, report.never_seen, report.names.get("never_seen", []) if report.ended else [])
+    for name, (seen, unseen) in report.per_generation.items():
+        print(f"    {name}: {seen:,} seen, {unseen:,} not")
+    if report.added_since:
+        print(f"  {report.added_since:,} samples that this pass never had")
     if report.unknown:
-        print(f"  not in the data set {len(report.unknown):,}  {' '.join(report.unknown[:SHOWN])}")
-    for name, reason in list(report.skipped.items())[:SHOWN]:
+        print_names("not in the data set", report.unknown, report.names.get("unknown", []))
+    if report.lost:
+        print(f"  never trained on, in steps that were not finite: {report.lost:,}")
+    if not report.trained:
+        print("  never trained on: no sample of the pass carried loss")
+    for fault in report.faults[:SHOWN]:
+        print(f"  wrong: {fault}")
+    for line in report.unproven:
+        print(f"  not checked: {line}")
+    for name, reason in list(report.reasons.items())[:SHOWN]:
         print(f"  no loss: {name}: {reason}")
-    if len(report.skipped) > SHOWN:
-        print(f"  no loss: {len(report.skipped) - SHOWN} more")
+    if report.skipped > SHOWN:
+        print(f"  no loss: {report.skipped - SHOWN:,} more")
+
+
+def print_names(label: str, count: int, names: list[str]) -> None:
+    print(f"  {label} {count:>9,}  {' '.join(names[:SHOWN])}".rstrip())
 
 
 command = partial(cli.run, main)

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from theworld.files import append_line, read_json_lines
+from theworld.files import append_line, last_json_line, read_json_lines
 
 MOST_AT_ONE_STEP = 3
 
@@ -22,15 +22,14 @@ class Verdict:
 
 def last_step(save_folder: Path) -> tuple[int, int]:
     """The newest attempt and how far it got: batches done by it, or where it was to go on if it did none."""
-    attempts = read_json_lines(save_folder / "launches.jsonl")
-    if not attempts:
+    newest = last_json_line(save_folder / "launches.jsonl")
+    if newest is None:
         return 0, 0
-    newest = attempts[-1]
     done = newest["resumed_batch"]
     for path in (save_folder / "ledger").glob("rank*.jsonl"):
-        for line in read_json_lines(path):
-            if line["launch"] == newest["launch"]:
-                done = max(done, line["batch"] + 1)
+        line = last_json_line(path)
+        if line is not None and line["launch"] == newest["launch"]:
+            done = max(done, line["batch"] + 1)
     return newest["launch"], done
 
 

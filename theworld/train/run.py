@@ -6,6 +6,7 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from composer import Trainer
@@ -31,6 +32,7 @@ from theworld.train.builders import (
     build_scheduler,
 )
 from theworld.train.callbacks.data_report import DataReport
+from theworld.train.callbacks.finite_steps import FiniteSteps
 from theworld.train.callbacks.ledger import Ledger, start_attempt
 from theworld.train.callbacks.loss_curve import LossCurve
 from theworld.train.callbacks.padding import PaddingShare
@@ -38,7 +40,6 @@ from theworld.train.callbacks.pass_length import PassLength, announce
 from theworld.train.callbacks.preemption import Preemption, StoppedInEvaluation, any_rank_wants_to_stop
 from theworld.train.callbacks.randomness import RandomState
 from theworld.train.check_training import check_training
-from theworld.train.compilation import length_step, prepare_compilation
 from theworld.train.composer_model import ComposerTheWorld
 from theworld.train.data import TrainData, build_data
 from theworld.train.failures import last_step, note_reason
@@ -90,7 +91,6 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
     check_names(config)
     check_streaming()
     prepare_parallelism(config)
-    prepare_compilation(config)
     stop = stop or StopRequest(config.preemption.signals)
     stop.read_job_end(config.preemption.grace)
     dist.initialize_dist(get_device(config.device), timeout=config.dist_timeout)
@@ -106,8 +106,7 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
         pin_bases(config.model, saved)
     processor = load_processor(config.model)
     wish = None if holds_vae(saved) else latent_wish(config.model, config.train_loader.dataset)
-    batch, step = config.global_train_batch_size, length_step(config)
-    data = build_data(config.train_loader, processor, batch, config.seed, True, wish, step)
+    data = build_data(config.train_loader, processor, config.global_train_batch_size, config.seed, True, wish)
     held_out = build_evaluation(config, processor, with_latents=not holds_vae(saved))
     try:
         announce(data.dataset, config.train_loader.expected_samples)
@@ -175,13 +174,28 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
     """Composer's trainer, the checkpoint loaded, and the callback that saves."""
     config = run.config
     length = PassLength(run.data.dataset, config.train_loader.expected_samples)
-    ledger = Ledger(run.save_folder, run.attempt, run.data.dataset)
+    saved = run.weights.saved
+    steps = FiniteSteps()
+    ledger = Ledger(
+        run.save_folder,
+        run.attempt,
+        run.data.dataset,
+        loaded=run.load_path,
+        branched=run.resume is None,
+        proof=saved.proof if saved else None,
+        steps=steps,
+    )
+
+    def select(checkpoint: dict[str, Any]) -> None:
+        run.weights.drop_frozen(checkpoint)
+        ledger.add_proof(checkpoint)
+
     saver = WholeCheckpointSaver(
         run.save_folder,
         config.save_interval,
         config.save_num_checkpoints_to_keep,
         before_save=ledger.sync,
-        select=run.weights.drop_frozen,
+        select=select,
         after_save=uploads.saved,
     )
     progress_bar = sys.stderr.isatty() if config.progress_bar is None else config.progress_bar
@@ -202,6 +216,7 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
             length,
             DataReport(),
             LossCurve(),
+            steps,
             ledger,
             PaddingShare(),
             saver,
@@ -217,7 +232,6 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
         load_strict_model_weights=False,
         load_ignore_keys=run.weights.select_saved,
         parallelism_config=config.parallelism_config,
-        compile_config=config.compile_config,
         device=config.device,
         precision=config.precision,
         device_train_microbatch_size=config.device_train_microbatch_size,

@@ -59,7 +59,7 @@ class PassLoader(DataLoader):
             # Only now, with nothing new to fill it, is the short last batch due.
             dataset.last_batch_may_be_short = True
             yield from self._known_batches()
-            if not dataset.take_up_growth():
+            if not (dataset.take_up_growth() or dataset.give_again()):
                 break
         dataset.finish_pass()
 

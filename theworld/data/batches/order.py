@@ -33,13 +33,16 @@ class Stage:
     samples: int
     """Samples known: indices 0 .. samples - 1."""
     global_batch_size: int
+    again: tuple[tuple[int, int], ...] = ()
+    """Positions, first and end, whose samples are given once more: those of steps that were lost."""
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Stage:
-        return cls(int(state["position"]), int(state["samples"]), int(state["global_batch_size"]))
+        again = tuple((int(first), int(end)) for first, end in state.get("again", ()))
+        return cls(int(state["position"]), int(state["samples"]), int(state["global_batch_size"]), again)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Shuffle:
 
 
 def pass_order(stages: Sequence[Stage], shard_sizes: Sequence[int], shuffle: Shuffle) -> Indices:
-    """Sample indices in the order of the pass, each known one exactly once.
+    """Sample indices in the order of the pass, each known one exactly once, those that a stage gives again once more.
 
     Args:
         stages: in order of their positions.
@@ -63,7 +66,8 @@ def pass_order(stages: Sequence[Stage], shard_sizes: Sequence[int], shuffle: Shu
         shuffle: seed, epoch and part count.
 
     Returns:
-        (samples,) of the last stage; the first ``stages[-1].position`` entries do not depend on the last stage.
+        (samples,) of the last stage, longer by what was given again; the first ``stages[-1].position`` entries do not
+        depend on the last stage.
     """
     ends = np.cumsum(np.asarray(shard_sizes, np.int64))
     order = np.empty(0, np.int64)
@@ -71,7 +75,8 @@ def pass_order(stages: Sequence[Stage], shard_sizes: Sequence[int], shuffle: Shu
     for number, stage in enumerate(stages):
         if stage.samples < known or stage.position > len(order):
             raise ValueError(f"stage {number} of the pass does not follow from the one before: {stages}")
-        rest = np.concatenate([order[stage.position :], np.arange(known, stage.samples, dtype=np.int64)])
+        again = [order[first:end] for first, end in stage.again]
+        rest = np.concatenate([order[stage.position :], np.arange(known, stage.samples, dtype=np.int64), *again])
         if shuffle.enabled:
             generator = np.random.default_rng([shuffle.seed, shuffle.epoch, number])
             # Only the shards known at the stage may count, else later growth would change an earlier order.

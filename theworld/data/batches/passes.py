@@ -92,6 +92,7 @@ class PassDataset(IterableDataset):
         self.position = 0
         self.last_batch_may_be_short = False
         self.stages: list[Stage] = []
+        self.lost: list[tuple[int, int]] = []
         self.latents: WorldLatents | None = None
         self._shards: StreamingDataset | None = None
         snapshot = self.newest_snapshot()
@@ -173,6 +174,7 @@ class PassDataset(IterableDataset):
     def start_pass(self) -> None:
         """Begin a pass over all that is known."""
         self.position = 0
+        self.lost = []
         self.stages = [Stage(0, self.snapshot.samples, self.global_batch_size)]
         self._reorder()
 
@@ -202,6 +204,24 @@ class PassDataset(IterableDataset):
         self._reorder()
         return True
 
+    def lose(self, end: int) -> None:
+        """The step of the batch that ended at this position was not made. All ranks call it."""
+        last = max(stage.position for stage in self.stages if stage.position < end)
+        first = end - ((end - last - 1) % self.global_batch_size + 1)
+        # What was given again already and is lost once more stays lost.
+        if not any(stage.again and stage.position <= first for stage in self.stages):
+            self.lost.append((first, end))
+
+    def give_again(self) -> bool:
+        """At the end of the pass, append the samples of the steps that were lost; True if there were any."""
+        if not self.lost:
+            return False
+        self.stages.append(Stage(self.position, self.snapshot.samples, self.global_batch_size, tuple(self.lost)))
+        self.lost = []
+        self._reorder()
+        log.info("%d samples are given again, whose steps were not finite", self.left)
+        return True
+
     @property
     def left(self) -> int:
         """Known samples of the pass that are not consumed yet."""
@@ -223,6 +243,7 @@ class PassDataset(IterableDataset):
             "epoch": self.shuffle.epoch,
             "position": num_samples,
             "stages": [stage.state_dict() for stage in self.stages],
+            "lost": [list(batch) for batch in self.lost],
             "shuffle": {
                 "enabled": self.shuffle.enabled,
                 "seed": self.shuffle.seed,
@@ -259,6 +280,7 @@ class PassDataset(IterableDataset):
         self.shuffle = Shuffle(bool(saved["enabled"]), int(saved["seed"]), int(state["epoch"]), int(saved["groups"]))
         self.stages = [Stage.from_state(stage) for stage in state["stages"]]
         self.position = int(state["position"])
+        self.lost = [(int(first), int(end)) for first, end in state.get("lost", ())]
         if self.position == 0:
             self.start_pass()
             return

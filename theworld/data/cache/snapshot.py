@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, overload
 
-from theworld.data.shards.remote_data_set import is_not_found
+from theworld.data.shards.remote_data_set import read_file
 from theworld.errors import UserError
-
-READ_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -150,31 +146,3 @@ def build_snapshot(where: str, shards: list[dict[str, Any]], manifest: dict[str,
     return Snapshot(
         where, tuple(generations), tuple(known_shards), manifest.get("json_entries"), manifest.get("world_latents")
     )
-
-
-def read_file(folder: str, name: str) -> str | None:
-    """The text of a small file in a local folder or behind a URL; None if it is not there."""
-    if "://" not in folder:
-        path = Path(folder) / name
-        return path.read_text(encoding="utf-8") if path.is_file() else None
-    # Imported here: Streaming brings torch, which the converter's processes must not load.
-    from streaming.base.storage.download import CloudDownloader
-    from streaming.base.util import retry
-
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / name
-
-        @retry(num_attempts=READ_ATTEMPTS)
-        def download() -> None:
-            try:
-                CloudDownloader.direct_download(f"{folder}/{name}", str(path))
-            except Exception as error:  # each store has errors of its own
-                if not is_not_found(error):
-                    raise
-
-        try:
-            download()
-        except Exception as error:
-            fault = (str(error).splitlines() or [""])[0] or type(error).__name__
-            raise UserError(f"{folder}/{name}: cannot be read ({fault}); check address and credentials") from error
-        return path.read_text(encoding="utf-8") if path.is_file() else None

@@ -1,36 +1,86 @@
-"""The ids of a data set, by generation."""
+"""The ids of a data set by generation, and those that its JSON names, for a run to be held against."""
 
 from __future__ import annotations
 
 import json
-import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from theworld.data.shards.dataset import generation_ids
-from theworld.data.shards.mds import read_ids
+from theworld.data.entries.check_entry import id_key, image_id
+from theworld.data.entries.stream import read_entries
+from theworld.data.shards.dataset import IDS, MANIFEST, generation_ids
+from theworld.data.shards.mds import INDEX, read_ids
+from theworld.data.shards.remote_data_set import read_file
 from theworld.errors import UserError
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class GenerationOfIds:
+    """A generation's name, its fingerprint if it has one, and a way to read its ids."""
+
+    name: str
+    fingerprint: str | None
+    ids: Callable[[], Iterable[str]]
 
 
-def data_set_ids(folder: str | None) -> dict[str, list[str]] | None:
-    """Ids of each generation, in order; a data set made by other tools is one generation, "all".
+def data_set_ids(where: str) -> list[GenerationOfIds]:
+    """The generations of a data set, in order; one made by other tools is one generation, "all".
 
     Args:
-        folder: the data set; None, or a URL, which would have to be downloaded, give None.
+        where: a folder or a URL.
 
     Raises:
-        UserError: there is no data set, or its ids cannot be read.
+        UserError: there is no data set, or it cannot be read.
     """
-    if folder is None or "://" in folder:
-        log.warning("the ids of %s are not read: only repeats can be found", folder or "an unknown data set")
-        return None
-    root = Path(folder)
-    manifest = root / "manifest.json"
-    if manifest.is_file():
-        names = [entry["name"] for entry in json.loads(manifest.read_text(encoding="utf-8"))["generations"]]
-        return {name: generation_ids(root / name) for name in names}
-    if not (root / "index.json").is_file():
-        raise UserError(f"{folder}: no manifest.json or index.json; name the folder that convert/to_mds.py wrote")
-    shards = json.loads((root / "index.json").read_text(encoding="utf-8"))["shards"]
-    return {"all": [name for shard in shards for name in read_ids(root / shard["raw_data"]["basename"])]}
+    text = read_file(where, MANIFEST)
+    if text is not None:
+        entries = parse(f"{where}/{MANIFEST}", text)["generations"]
+        return [GenerationOfIds(one["name"], one["fingerprint"], partial(ids_of, where, one)) for one in entries]
+    text = read_file(where, INDEX)
+    if text is None:
+        raise UserError(f"{where}: no {MANIFEST} or {INDEX}; name the data set that convert/to_mds.py wrote")
+    if "://" in where:
+        raise UserError(f"{where}: a data set of other tools, whose ids stand in its shards only")
+    shards = parse(f"{where}/{INDEX}", text)["shards"]
+    paths = [Path(where) / shard["raw_data"]["basename"] for shard in shards]
+    return [GenerationOfIds("all", None, lambda: (name for path in paths for name in read_ids(path)))]
+
+
+def ids_of(where: str, generation: dict[str, Any]) -> list[str]:
+    """The ids of one generation.
+
+    Raises:
+        UserError: they cannot be read, or are not as many as the manifest says.
+    """
+    name = generation["name"]
+    if "://" not in where:
+        ids = generation_ids(Path(where) / name)
+    else:
+        ids = (read_file(f"{where.rstrip('/')}/{name}", IDS) or "").split("\n")[:-1]
+    if len(ids) != generation["samples"]:
+        raise UserError(f"{where}/{name}: {len(ids)} ids, but {MANIFEST} says {generation['samples']} samples")
+    return ids
+
+
+def parse(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{name}: is damaged ({error})") from error
+
+
+def ids_in_json(path: Path, holdout: float) -> Iterator[str]:
+    """Ids that the conversations name, those of the held-out share left out.
+
+    Args:
+        path: the file of ``convert.json``.
+        holdout: ``convert.holdout``.
+    """
+    threshold = int(holdout * 2**64)
+    for entry in read_entries(path):
+        filename = entry.get("filename") if isinstance(entry, dict) else None
+        if isinstance(filename, str) and id_key(image_id(filename)) >= threshold:
+            yield image_id(filename)

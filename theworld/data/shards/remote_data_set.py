@@ -26,6 +26,7 @@ from theworld.files import read_json, write_bytes, write_json
 SCHEMES = ("s3", "gs", "oci", "hf", "azure", "azure-dl", "dbfs", "alipan")
 PUSHED = ".pushed.json"
 ATTEMPTS = 4
+READ_ATTEMPTS = 3
 UPLOADS = 4
 UPLOADS_WAITING = 8
 NOT_FOUND = ("404", "not found", "nosuchkey", "no such", "does not exist")
@@ -151,6 +152,34 @@ class RemoteDataSet:
 def is_not_found(error: Exception) -> bool:
     """Whether the store answered that there is no such file, as opposed to not answering."""
     return isinstance(error, FileNotFoundError) or any(word in str(error).lower() for word in NOT_FOUND)
+
+
+def read_file(folder: str, name: str) -> str | None:
+    """The text of a small file in a local folder or behind a URL; None if it is not there."""
+    if "://" not in folder:
+        path = Path(folder) / name
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+    # Imported here: Streaming brings torch, which the converter's processes must not load.
+    from streaming.base.storage.download import CloudDownloader
+    from streaming.base.util import retry
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / name
+
+        @retry(num_attempts=READ_ATTEMPTS)
+        def download() -> None:
+            try:
+                CloudDownloader.direct_download(f"{folder}/{name}", str(path))
+            except Exception as error:  # each store has errors of its own
+                if not is_not_found(error):
+                    raise
+
+        try:
+            download()
+        except Exception as error:
+            fault = (str(error).splitlines() or [""])[0] or type(error).__name__
+            raise UserError(f"{folder}/{name}: cannot be read ({fault}); check address and credentials") from error
+        return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def hash_file(path: Path) -> str:

@@ -2,9 +2,10 @@
 
 One file per rank, ``<save_folder>/ledger/rank<R>.jsonl``, one line an optimizer batch: ``launch`` counts the starts of
 the run, ``batch`` the optimizer batches of the run from 0, ``ids`` are the samples that were trained on, ``skipped``
-names those that carried no loss and why. Lines of a killed attempt whose batches a later attempt trained again are
-superseded by that attempt's. ``<save_folder>/ledger/passes.jsonl`` says where each pass ended and which generations
-it had: ``batches`` is the number of optimizer batches of the run done by then.
+names those that carried no loss and why, ``lost`` those of a step that was not made, because it was not finite. Lines
+of a killed attempt whose batches a later attempt trained again are superseded by that attempt's; which lines count is
+told by the proof in the checkpoint (:mod:`theworld.checkpoint.pass_proof`). ``<save_folder>/ledger/passes.jsonl`` says
+where each pass ended and which generations it had: ``batches`` is the number of optimizer batches of the run by then.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
 
+from theworld.checkpoint.pass_proof import PROOF, RunProof, no_ids
 from theworld.data.batches.collate import PADDING_SAMPLE
 from theworld.data.batches.passes import PassDataset
-from theworld.files import append_line, drop_partial_line, sync_file
+from theworld.files import append_line, drop_partial_line, last_json_line, sync_file
 from theworld.ranks import from_rank_zero
+from theworld.train.callbacks.finite_steps import FiniteSteps
 
 
 class Ledger(Callback):
@@ -28,36 +31,77 @@ class Ledger(Callback):
 
     Lines reach the operating system at each batch and the disk before each checkpoint, so that a checkpoint never
     knows of a batch that the ledger does not.
+
+    Args:
+        save_folder: of the run.
+        attempt: which start of the run this is.
+        dataset: what the batches come from.
+        loaded: the checkpoint that the run goes on from, if it does.
+        branched: that checkpoint is another run's.
+        proof: what that checkpoint carries.
+        steps: knows which steps were lost; its callback comes before this one.
     """
 
-    def __init__(self, save_folder: Path, attempt: int, dataset: PassDataset) -> None:
+    def __init__(
+        self,
+        save_folder: Path,
+        attempt: int,
+        dataset: PassDataset,
+        loaded: str | None = None,
+        branched: bool = False,
+        proof: str | None = None,
+        steps: FiniteSteps | None = None,
+    ) -> None:
         self.path = save_folder / "ledger" / f"rank{dist.get_global_rank()}.jsonl"
         self.attempt = attempt
         self.dataset = dataset
+        self.loaded, self.branched, self.carried = loaded, branched, proof
+        self.steps = steps
         self.file: IO[bytes] | None = None
+        self.batches = 0
+        self.proof = RunProof()
+        self.unproven = no_ids()
+        """Of this rank, since the proof was last brought up to date."""
 
     def fit_start(self, state: State, logger: Logger) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         drop_partial_line(self.path)
         self.file = self.path.open("ab")
+        self.batches = int(state.timestamp.batch)
+        self.proof = self.proof_so_far(int(state.timestamp.epoch))
+        self.proof.begin_attempt(self.attempt, self.batches, dist.get_world_size())
+
+    def proof_so_far(self, number: int) -> RunProof:
+        """What was proven when this attempt began, in the pass ``number``."""
+        if self.batches == 0 or self.loaded is None:
+            return RunProof()
+        known = RunProof.from_text(self.carried) if self.carried is not None else None
+        if known is not None and not self.branched:
+            return known
+        return RunProof.without_beginning(self.loaded, self.batches, number, known)
 
     def batch_end(self, state: State, logger: Logger) -> None:
         assert self.file is not None
         line: dict[str, Any] = {"launch": self.attempt, "batch": int(state.timestamp.batch) - 1, "ids": []}
-        skipped: dict[str, str] = {}
+        lost = self.steps is not None and self.steps.step_was_lost
         for sample_id, reason in zip(state.batch["sample_ids"], state.batch["skipped"], strict=True):
             if reason == PADDING_SAMPLE:
                 continue
-            if reason:
-                skipped[sample_id] = reason
+            kind = "lost" if lost else "skipped" if reason else "trained"
+            self.unproven[kind].add(sample_id)
+            if kind == "skipped":
+                line.setdefault(kind, {})[sample_id] = reason
             else:
-                line["ids"].append(sample_id)
-        if skipped:
-            line["skipped"] = skipped
+                line.setdefault("ids" if kind == "trained" else kind, []).append(sample_id)
+        if lost:
+            self.dataset.lose(int(state.timestamp.sample_in_epoch))
         self.file.write((json.dumps(line) + "\n").encode())
         self.file.flush()
+        self.batches = int(state.timestamp.batch)
 
     def epoch_end(self, state: State, logger: Logger) -> None:
+        self.update_proof()
+        self.proof.end_pass()
         if dist.get_global_rank() == 0:
             line = {
                 "launch": self.attempt,
@@ -67,10 +111,21 @@ class Ledger(Callback):
             }
             append_line(self.path.parent / "passes.jsonl", line)
 
+    def update_proof(self) -> None:
+        """Put together what the ranks did since the last time; all ranks call it."""
+        generations = [generation.state_dict() for generation in self.dataset.snapshot.generations]
+        self.proof.advance(self.batches, dist.all_gather_object(self.unproven), generations)
+        self.unproven = no_ids()
+
     def sync(self) -> None:
-        """Force the lines to disk."""
+        """Force the lines to disk, and bring the proof up to them; all ranks call it before a save."""
         if self.file is not None:
             sync_file(self.file)
+        self.update_proof()
+
+    def add_proof(self, checkpoint: dict[str, Any]) -> None:
+        """Put the proof into a checkpoint that is about to be written."""
+        checkpoint["state"][PROOF] = self.proof.text()
 
     def close(self, state: State, logger: Logger) -> None:
         if self.file is not None:
@@ -82,10 +137,16 @@ def start_attempt(save_folder: Path, facts: dict[str, Any]) -> int:
     """Record a start of the run in ``launches.jsonl`` and return its number, 1 for the first. Rank 0 writes."""
 
     def record() -> int:
-        path = save_folder / "launches.jsonl"
         save_folder.mkdir(parents=True, exist_ok=True)
-        number = (path.read_bytes().count(b"\n") if path.exists() else 0) + 1
-        append_line(path, {"launch": number, **facts})
+        number = newest_attempt(save_folder) + 1
+        append_line(save_folder / "launches.jsonl", {"launch": number, **facts})
         return number
 
     return from_rank_zero(record)
+
+
+def newest_attempt(save_folder: Path) -> int:
+    """The highest number that ``launches.jsonl`` or the ledger knows, for the one may have been lost without the
+    other; 0 if there is none."""
+    files = [save_folder / "launches.jsonl", *(save_folder / "ledger").glob("rank*.jsonl")]
+    return max((int(line["launch"]) for line in map(last_json_line, files) if line is not None), default=0)
