@@ -49,6 +49,8 @@ ROOT = Path(__file__).parents[2]
         (["train_loader.dataset.max_seq_len=24"], "max_seq_len"),
         (["train_loader.dataset.cache_limit=lots"], "train_loader.dataset.cache_limit: 'lots' is no size"),
         (["parallelism_config.fsdp2={}"], "parallelism_config.fsdp2: unknown"),
+        (["compile_config={mood: fast}"], "compile_config.mood: unknown setting; known are fullgraph"),
+        (["compile_config={backend: inducter}"], "compile_config.backend: 'inducter' is not known"),
         (["model.gemma=/no/such/folder"], "model.gemma"),
     ],
 )

@@ -103,6 +103,15 @@ def test_the_measure_on_nothing_is_that_of_a_layer_that_runs(tiny_shapes: Any, t
     assert found == pytest.approx(real, rel=0.02)
 
 
+def test_the_kernel_of_attention_counts() -> None:
+    def kept(kernel: str) -> int:
+        shapes = load_shapes(load_config([SMOKE_YAML, f"model.attn_implementation={kernel}"]).model).config
+        return language_layer(shapes, 1, 256, Precision(torch.float32, None, False), False).kept
+
+    assert kept("eager") > 1.5 * kept("sdpa"), "a probability for every pair of tokens"
+    assert kept("flex_attention") == kept("sdpa")
+
+
 def test_a_tower_that_does_not_train_keeps_nothing(tiny_shapes: Any) -> None:
     single = torch.float32
     assert vision_layer(tiny_shapes, 2, Precision(single, None, False), False).kept == 0

@@ -36,8 +36,11 @@ def prepare_and_train(settings: list[str], stop: StopRequest) -> int:
     # What the configuration alone can tell is said before torch is imported.
     check_training(config, cli.world_size())
     check_model_config(config.model)
-    # Importing composer starts torch's pool of compilers, up to 32 processes a rank, and nothing here is compiled.
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    if config.compile_config is None:
+        # Importing composer starts torch's pool of compilers, up to 32 processes a rank, and nothing is compiled.
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    # Samples differ in length: without it the allocator keeps blocks of each size apart. Read when CUDA starts.
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     # Checkpoints go to the Hub over plain HTTP, whose time limits and faults the uploads know how to deal with.
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
     with stop.held_back():

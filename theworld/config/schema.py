@@ -259,5 +259,8 @@ class Config:
     preemption: PreemptionConfig = field(default_factory=PreemptionConfig)
     dist_timeout: float = 3600.0
     """Seconds a rank waits for the others; a first download of shards must fit."""
+    compile_config: dict[str, Any] | None = None
+    """Settings of torch.compile, for example {} or {mode: max-autotune}; null: nothing is compiled. Batches are then
+    padded to a multiple of 256 tokens."""
     parallelism_config: dict[str, Any] | None = None
     """Composer's parallelism_config, for example fsdp: {...}; null: DDP."""

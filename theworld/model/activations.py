@@ -7,6 +7,7 @@ is a CPU's fused one, which keeps what a GPU's memory-efficient one does (querie
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -133,7 +134,10 @@ def _measure(
 
 def language_layer(config: TheWorldConfig, samples: int, tokens: int, how: Precision, recompute: bool) -> Footprint:
     """A decoder layer on (samples, tokens), with its input to be differentiated, as the projector behind it needs."""
-    text = config.text_config
+    text = copy.deepcopy(config.text_config)
+    if text._attn_implementation == "flex_attention":
+        # It keeps the same, and runs nowhere but on a GPU.
+        text._attn_implementation = "sdpa"
     with _fake(how):
         layers: list[nn.Module] = [Gemma3DecoderLayer(text, index).to(how.weights) for index in (0, 1)]
         states = torch.empty(samples, tokens, text.hidden_size, dtype=how.weights, requires_grad=True)

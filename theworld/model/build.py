@@ -108,12 +108,10 @@ def load_shapes(
     vae = resolve_vae(cfg.cosmos, cfg.cosmos_revision, weights=False) if cfg.enable_world else None
     config = build_config(cfg, gemma, vae)
     config.with_world_encoder = with_world_encoder and cfg.enable_world
+    config._attn_implementation = cfg.attn_implementation
     with torch.device("meta"):
         model = TheWorldForConditionalGeneration(config)
-    apply_freezing(model, cfg.freeze)
-    if frozen_dtype is not None:
-        cast_frozen(model, torch.float32, frozen_dtype)
-    return model.eval()
+    return prepare_parts(model, cfg, torch.float32, frozen_dtype)
 
 
 def load_model(
@@ -160,19 +158,21 @@ def load_model(
         initialise_projector(model, seed)
         if with_world_encoder:
             attach_world_encoder(model, vae, dtype)
+    return prepare_parts(model, cfg, dtype, frozen_dtype)
+
+
+def prepare_parts(
+    model: TheWorldForConditionalGeneration, cfg: ModelConfig, dtype: torch.dtype, frozen_dtype: torch.dtype | None
+) -> TheWorldForConditionalGeneration:
+    """Recomputation, freezing and each part's precision as in :func:`load_model`; eval mode."""
     if cfg.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     apply_freezing(model, cfg.freeze)
     if frozen_dtype is not None:
-        cast_frozen(model, dtype, frozen_dtype)
+        for part in model.freezable_parts().values():
+            trains = any(parameter.requires_grad for parameter in part.parameters())
+            cast_parameters(part, dtype if trains else frozen_dtype)
     return model.eval()
-
-
-def cast_frozen(model: TheWorldForConditionalGeneration, dtype: torch.dtype, frozen_dtype: torch.dtype) -> None:
-    """Give the parts that train ``dtype`` and the others ``frozen_dtype``."""
-    for part in model.freezable_parts().values():
-        trains = any(parameter.requires_grad for parameter in part.parameters())
-        cast_parameters(part, dtype if trains else frozen_dtype)
 
 
 @torch.no_grad()

@@ -55,7 +55,7 @@ def answer_loss(
     """The mean cross entropy in float32 over the batch's answer tokens; 0 if there are none.
 
     Hidden states are selected before ``head`` is applied. With more than one chunk, logits are computed again in the
-    backward pass, so that peak memory follows ``chunk_tokens`` and not the batch.
+    backward pass, so that peak memory follows ``chunk_tokens`` and not the batch; compiled, there is one chunk.
 
     Args:
         hidden: last hidden states (B, L, hidden).
@@ -68,7 +68,13 @@ def answer_loss(
     states = hidden[:, :-1][wanted]
     targets = labels[:, 1:][wanted].to(states.device)
 
-    if len(targets) <= chunk_tokens:
+    tokens = wanted.sum()
+    if torch.compiler.is_compiling():
+        # How many answers there are is a symbol, by which nothing can be cut. A row without loss keeps it above zero,
+        # where operators would have to ask.
+        states, targets = F.pad(states, (0, 0, 0, 1)), F.pad(targets, (0, 1), value=IGNORE)
+        total, correct = summed_loss(head, states, targets)
+    elif len(targets) <= chunk_tokens:
         total, correct = summed_loss(head, states, targets)
     else:
         total, correct = states.new_zeros((), dtype=torch.float32), targets.new_zeros(())
@@ -79,4 +85,4 @@ def answer_loss(
             )
             part, right = result
             total, correct = total + part, correct + right
-    return LossOnAnswers(total / max(len(targets), 1), targets.new_tensor(len(targets)), correct)
+    return LossOnAnswers(total / tokens.clamp(min=1), tokens, correct)

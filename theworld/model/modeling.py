@@ -23,6 +23,7 @@ from theworld.model.loss import CHUNK_TOKENS, answer_loss
 from theworld.model.on_bases import load_on_bases
 from theworld.model.pixels import normalize
 from theworld.model.projector import WorldProjector
+from theworld.model.require import require
 from theworld.model.world_encoder import WorldEncoder
 
 
@@ -104,9 +105,8 @@ class TheWorldModel(_WorldInitialisation, Gemma3Model):
             ValueError: the number of placeholders is not the number of features.
         """
         mask = self.world_mask(input_ids)
-        found, given = int(mask.sum()), features.shape[0] * features.shape[1]
-        if found != given:
-            raise ValueError(f"world tokens and features do not match: {found} tokens, {given} features")
+        given = features.shape[0] * features.shape[1]
+        require(mask.sum() == given, f"world tokens and features do not match: there are {given} features")
         return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features.to(inputs_embeds.dtype))
 
     def forward(  # type: ignore[override]

@@ -12,6 +12,7 @@ from theworld.errors import UserError, first_line
 from theworld.model.base import Base
 from theworld.model.check_model import VAE_CHANNELS, VAE_STRIDE
 from theworld.model.pixels import to_unit_range
+from theworld.model.require import require
 
 RANGE_SLACK = 1e-3
 """How far beyond [-1, 1] a pixel may lie by rounding (bfloat16 and resampling stay well inside)."""
@@ -52,8 +53,9 @@ class WorldEncoder(nn.Module):
             )
         if is_bytes:
             pixels = to_unit_range(pixels)
-        elif not bool((pixels.abs() <= 1 + RANGE_SLACK).all()):
-            raise ValueError("world pixels: expected values in [-1, 1]; pass them through the processor")
+        else:
+            in_range = (pixels.abs() <= 1 + RANGE_SLACK).all()
+            require(in_range, "world pixels: expected values in [-1, 1]; pass them through the processor")
         weight = next(self.vae.parameters())
         trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
         with torch.set_grad_enabled(trains):

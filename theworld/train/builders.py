@@ -16,6 +16,7 @@ from theworld.config.schema import Config
 from theworld.data.cache.latent_store import latent_wish
 from theworld.model.build import load_model
 from theworld.model.processing import TheWorldProcessor
+from theworld.train.compilation import length_step
 from theworld.train.composer_model import ComposerTheWorld
 from theworld.train.data import TrainData, build_data
 from theworld.train.memory import frozen_dtype
@@ -47,7 +48,8 @@ def build_evaluation(config: Config, processor: TheWorldProcessor, with_latents:
         return None
     settings = replace(config.eval_loader, dataset=replace(config.eval_loader.dataset, shuffle=False))
     wish = latent_wish(config.model, settings.dataset) if with_latents else None
-    return build_data(settings, processor, config.global_train_batch_size, config.seed, False, wish)
+    step = length_step(config)
+    return build_data(settings, processor, config.global_train_batch_size, config.seed, False, wish, step)
 
 
 def build_evaluator(config: Config, held_out: TrainData | None) -> Evaluator | None:
@@ -69,7 +71,11 @@ def build_evaluator(config: Config, held_out: TrainData | None) -> Evaluator | N
 def build_optimizer(config: Config, model: ComposerTheWorld) -> torch.optim.Optimizer:
     """The optimizer over what trains, and nothing else."""
     settings = dict(config.optimizer)
-    build = lookup(OPTIMIZERS, "optimizer.name", str(settings.pop("name", DEFAULT_OPTIMIZER)))
+    name = str(settings.pop("name", DEFAULT_OPTIMIZER))
+    build = lookup(OPTIMIZERS, "optimizer.name", name)
+    if name == "adamw" and not (settings.get("foreach") or settings.get("differentiable")):
+        # One kernel instead of a dozen, and no copies. A run that is resumed keeps what its checkpoint says.
+        settings.setdefault("fused", True)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     log.info(
         "%d parameters train, %d are frozen",

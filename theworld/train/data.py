@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,7 @@ def build_data(
     seed: int,
     growing: bool,
     latents: LatentWish | None = None,
+    length_step: int = 1,
 ) -> TrainData:
     """Build the loader of one rank.
 
@@ -93,6 +95,7 @@ def build_data(
         seed: for shuffling, unless the config names its own.
         growing: whether to take up generations that are added.
         latents: world latents that the model can take instead of pictures, where the data set has them.
+        length_step: (micro)batches are padded to a multiple of so many tokens.
 
     Raises:
         UserError: there is no data set, or the cache cannot be written.
@@ -113,7 +116,7 @@ def build_data(
     loader = PassLoader(
         dataset,
         batch_size=global_batch_size // dist.get_world_size(),
-        collate_fn=Collator(processor),
+        collate_fn=Collator(processor, length_step),
         num_workers=workers,
         prefetch_factor=config.prefetch_factor if workers else None,
         worker_init_fn=leave_stopping_to_the_rank if workers else None,
@@ -123,7 +126,7 @@ def build_data(
     )
     spec = DataSpec(
         loader,
-        split_batch=split_by_length,
+        split_batch=partial(split_by_length, length_step=length_step),
         get_num_samples_in_batch=samples_in_batch,
         get_num_tokens_in_batch=tokens_in_batch,  # pyright: ignore[reportArgumentType] - Composer sums floats as well
     )

@@ -40,6 +40,7 @@ from theworld.train.callbacks.pass_length import PassLength, announce
 from theworld.train.callbacks.preemption import Preemption, StoppedInEvaluation, any_rank_wants_to_stop
 from theworld.train.callbacks.randomness import RandomState
 from theworld.train.check_training import check_training
+from theworld.train.compilation import length_step, prepare_compilation
 from theworld.train.composer_model import ComposerTheWorld
 from theworld.train.data import TrainData, build_data
 from theworld.train.failures import last_step, note_reason
@@ -91,6 +92,7 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
     check_names(config)
     check_streaming()
     prepare_parallelism(config)
+    prepare_compilation(config)
     stop = stop or StopRequest(config.preemption.signals)
     stop.read_job_end(config.preemption.grace)
     dist.initialize_dist(get_device(config.device), timeout=config.dist_timeout)
@@ -106,7 +108,8 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
         pin_bases(config.model, saved)
     processor = load_processor(config.model)
     wish = None if holds_vae(saved) else latent_wish(config.model, config.train_loader.dataset)
-    data = build_data(config.train_loader, processor, config.global_train_batch_size, config.seed, True, wish)
+    batch, step = config.global_train_batch_size, length_step(config)
+    data = build_data(config.train_loader, processor, batch, config.seed, True, wish, step)
     held_out = build_evaluation(config, processor, with_latents=not holds_vae(saved))
     try:
         announce(data.dataset, config.train_loader.expected_samples)
@@ -232,6 +235,7 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
         load_strict_model_weights=False,
         load_ignore_keys=run.weights.select_saved,
         parallelism_config=config.parallelism_config,
+        compile_config=config.compile_config,
         device=config.device,
         precision=config.precision,
         device_train_microbatch_size=config.device_train_microbatch_size,

@@ -26,12 +26,13 @@ PADDING_SAMPLE = "padding sample"
 
 @dataclass
 class Collator:
-    """Pads to the longest sample on the right."""
+    """Pads to the longest sample on the right, or to the next multiple of ``length_step`` tokens."""
 
     processor: TheWorldProcessor
+    length_step: int = 1
 
     def __call__(self, samples: Sequence[EncodedSample]) -> Batch:
-        length = max(len(sample.input_ids) for sample in samples)
+        length = round_up(max(len(sample.input_ids) for sample in samples), self.length_step)
         pad = self.processor.tokenizer.pad_token_id
         input_ids = torch.full((len(samples), length), pad, dtype=torch.long)
         labels = torch.full((len(samples), length), IGNORE, dtype=torch.long)
@@ -54,6 +55,11 @@ class Collator:
         batch["turns_cut"] = [sample.turns_cut for sample in samples]
         batch["irregularities"] = [len(sample.problems) for sample in samples]
         return batch
+
+
+def round_up(length: int, step: int) -> int:
+    """The smallest multiple of ``step`` that is at least ``length``."""
+    return -(-length // step) * step
 
 
 def samples_in_batch(batch: Batch) -> int:

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from theworld.data.batches.collate import Batch
+from theworld.data.batches.collate import Batch, round_up
 
 PER_TOKEN = ("input_ids", "labels", "attention_mask", "token_type_ids")
 """Tensors of shape (B, L): what padding costs."""
 
 
-def split_by_length(batch: Batch, microbatch_size: int | float) -> Sequence[Batch]:
+def split_by_length(batch: Batch, microbatch_size: int | float, length_step: int = 1) -> Sequence[Batch]:
     """Composer's ``split_batch``: the longest samples first, each microbatch cut to its own longest sample.
 
     Which samples are in the batch, and how many microbatches there are, stays as it was: ranks must agree on the
@@ -22,6 +22,7 @@ def split_by_length(batch: Batch, microbatch_size: int | float) -> Sequence[Batc
     Args:
         batch: padded on the right.
         microbatch_size: samples of each microbatch but the last.
+        length_step: lengths are multiples of it, as the batch's is.
 
     Returns:
         ``ceil(B / microbatch_size)`` batches of the same keys.
@@ -29,7 +30,7 @@ def split_by_length(batch: Batch, microbatch_size: int | float) -> Sequence[Batc
     lengths = batch["attention_mask"].sum(dim=1)
     order = torch.argsort(lengths, descending=True, stable=True)
     parts = order.split(max(int(microbatch_size), 1))
-    return [take_samples(batch, part, int(lengths[part].max())) for part in parts]
+    return [take_samples(batch, part, round_up(int(lengths[part].max()), length_step)) for part in parts]
 
 
 def take_samples(batch: Batch, rows: torch.Tensor, length: int) -> Batch:
