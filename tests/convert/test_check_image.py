@@ -142,3 +142,11 @@ def test_what_decoders_pass_over_between_two_segments_is_no_damage(between: byte
     with Image.open(io.BytesIO(odd)) as image:
         image.load()
     assert check_image(odd, ".jpg") == (60, 40)
+
+
+def test_a_header_that_lies_about_the_size_costs_no_memory() -> None:
+    data = bytearray(image_bytes(2, "JPEG", (60, 40)))
+    place = data.index(b"\xff\xc0")
+    data[place + 5], data[place + 7] = 0x80, 0x80
+    with pytest.raises(BadImage, match="too many"):
+        check_image(bytes(data), ".jpg", decode=True)

@@ -16,6 +16,8 @@ JPEG_SCAN = 0xDA
 # Start-of-frame markers: C0-CF without the tables C4 (Huffman), C8 (reserved) and CC (arithmetic coding).
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 JPEG_BARE = frozenset(range(0xD0, 0xD8)) | {0x01}
+MOST_PIXELS = 178_956_970
+"""Beyond these Pillow refuses to decode as well."""
 
 
 class BadImage(Exception):
@@ -139,6 +141,8 @@ def decode_jpeg(data: bytes, size: tuple[int, int]) -> None:
     """Decode every pixel of a JPEG. Pillow fills in what is lost; libjpeg's warnings tell, and here they count."""
     import simplejpeg  # only needed here
 
+    if size[0] * size[1] > MOST_PIXELS:  # a header that lies would take the memory of all it claims
+        raise BadImage("image does not decode", f"{size[0]} x {size[1]} pixels are too many")
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         wanted = {"Gray": "GRAY", "CMYK": "CMYK", "YCCK": "CMYK"}.get(colours, "RGB")
