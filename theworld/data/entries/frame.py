@@ -32,8 +32,9 @@ def annotation_size(raw: dict[str, Any]) -> list[int]:
         return []
     sizes = [mask.get("size") if isinstance(mask, dict) else None for mask in masks]
     first = sizes[0]
-    good = isinstance(first, list) and len(first) == 2 and all(type(side) is int and side > 0 for side in first)
-    return first if good and all(size == first for size in sizes) else []
+    if not isinstance(first, list) or len(first) != 2 or any(size != first for size in sizes):
+        return []
+    return first if all(type(side) is int and side > 0 for side in first) else []
 
 
 def same_ratio(one: tuple[int, int], other: tuple[int, int]) -> bool:
