@@ -237,6 +237,9 @@ class Config:
     code_paths: list[str] = field(default_factory=list)
     """Your own code, for names such as callbacks: {my_module:MyCallback: {}}: Python files, which are imported, or
     folders, which go on the import path."""
+    transform: str | None = None
+    """module:function, your own change of each training sample (augmentation): DecodedSample to DecodedSample, called
+    after the boxes are drawn; chance is to be drawn from sample.seed. Its file or folder in code_paths."""
     progress_bar: bool | None = None
     """null: a bar on a terminal, plain lines otherwise."""
     log_interval: str = "10ba"

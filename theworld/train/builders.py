@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from composer import Evaluator
 
 from theworld.config.schema import Config
 from theworld.data.cache.latent_store import latent_wish
+from theworld.data.samples.augment import leaves_pixels
 from theworld.model.build import load_model
 from theworld.model.processing import TheWorldProcessor
 from theworld.train.compilation import length_step
@@ -28,6 +30,7 @@ from theworld.train.registry import (
     SCHEDULERS,
     construct,
     construct_named,
+    find_transform,
     lookup,
 )
 
@@ -40,6 +43,20 @@ def build_model(config: Config, processor: TheWorldProcessor, with_world_encoder
         config.model, seed=config.seed, with_world_encoder=with_world_encoder, frozen_dtype=frozen_dtype(config)
     )
     return ComposerTheWorld(model, processor)
+
+
+def build_training(config: Config, processor: TheWorldProcessor, with_latents: bool = True) -> TrainData:
+    """The data to train on, which may grow, changed by the user's transform.
+
+    Raises:
+        UserError: there is no data set; world latents are asked for that the run cannot use.
+    """
+    augment = find_transform(config)
+    settings = config.train_loader
+    pixels_change = augment is not None and not leaves_pixels(augment)
+    wish = latent_wish(config.model, settings.dataset, pixels_change) if with_latents else None
+    batch, step = config.global_train_batch_size, length_step(config)
+    return build_data(settings, processor, batch, config.seed, True, wish, step, augment)
 
 
 def build_evaluation(config: Config, processor: TheWorldProcessor, with_latents: bool = True) -> TrainData | None:
@@ -98,15 +115,20 @@ def build_loggers(config: Config, save_folder: Path) -> list[Any]:
 
 
 def logger_settings(config: Config, save_folder: Path) -> dict[str, Any]:
-    """The loggers' settings, so that a run that is started again goes on in the same TensorBoard folder and the same
-    W&B run; what the YAML sets itself stands."""
+    """The loggers' settings, so that a run that is started again goes on in the same TensorBoard folder, W&B run and
+    MLflow run; what the YAML sets itself stands."""
     named = dict(config.loggers)
+    # Both know a run by its id: one that follows from where the run is saved is the same at each start.
+    same_run = hashlib.sha256(f"{config.run_name} {save_folder.absolute()}".encode()).hexdigest()[:16]
     if named.get("tensorboard") is not None:
         named["tensorboard"] = {"log_dir": str(save_folder / "tensorboard"), **named["tensorboard"]}
     if named.get("wandb") is not None:
         settings = dict(named["wandb"])
-        # W&B knows a run by its id: one that follows from where the run is saved is the same at each start.
-        same_run = hashlib.sha256(f"{config.run_name} {save_folder.absolute()}".encode()).hexdigest()[:16]
         settings["init_kwargs"] = {"id": same_run, "resume": "allow", **(settings.get("init_kwargs") or {})}
         named["wandb"] = {"name": config.run_name, **settings}
+    if named.get("mlflow") is not None:
+        named["mlflow"] = {"run_name": config.run_name, "resume": True, **named["mlflow"]}
+        # Composer looks for the run to go on with by the tag run_name, which it takes from here or from the Trainer's
+        # name, and that is the same for every save_folder of one YAML.
+        os.environ.setdefault("RUN_NAME", f"{config.run_name}-{same_run}")
     return named

@@ -27,6 +27,7 @@ from theworld.data.cache.attempt_folder import AttemptFolder
 from theworld.data.cache.latent_store import LatentWish
 from theworld.data.cache.shard_cache import default_cache_folder, make_cache_folder
 from theworld.data.samples import decode_sample
+from theworld.data.samples.augment import Augment, augment_sample, sample_seed
 from theworld.errors import UserError, describe
 from theworld.signals import ignore_stop_signals
 
@@ -49,10 +50,15 @@ class SampleTransform:
 
     encoder: SampleEncoder
     draw_bboxes: bool
+    augment: Augment | None = None
+    seed: int = 0
 
-    def __call__(self, sample: dict[str, Any]) -> EncodedSample:
+    def __call__(self, sample: dict[str, Any], epoch: int) -> EncodedSample:
         try:
-            return self.encoder(decode_sample(sample, self.draw_bboxes))
+            decoded = decode_sample(sample, self.draw_bboxes)
+            if self.augment is not None:
+                decoded = augment_sample(decoded, self.augment, sample_seed(self.seed, epoch, decoded.id))
+            return self.encoder(decoded)
         except UserError:
             raise
         except Exception as error:
@@ -85,6 +91,7 @@ def build_data(
     growing: bool,
     latents: LatentWish | None = None,
     length_step: int = 1,
+    augment: Augment | None = None,
 ) -> TrainData:
     """Build the loader of one rank.
 
@@ -96,6 +103,7 @@ def build_data(
         growing: whether to take up generations that are added.
         latents: world latents that the model can take instead of pictures, where the data set has them.
         length_step: (micro)batches are padded to a multiple of so many tokens.
+        augment: the user's own change of each sample; never for evaluation.
 
     Raises:
         UserError: there is no data set, or the cache cannot be written.
@@ -109,7 +117,7 @@ def build_data(
         epoch=0,
         num_canonical_nodes=settings.num_canonical_nodes,
     )
-    prepare = SampleTransform(encoder, settings.draw_bboxes)
+    prepare = SampleTransform(encoder, settings.draw_bboxes, augment, seed)
     dataset = PassDataset(source, shuffle, global_batch_size, prepare, growing, latents)
     encoder.world_latents = dataset.latents is not None
     workers = config.num_workers

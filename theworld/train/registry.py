@@ -15,6 +15,7 @@ import torch
 from composer import algorithms, callbacks, loggers, optim
 
 from theworld.config.schema import Config
+from theworld.data.samples.augment import Augment
 from theworld.errors import UserError, first_line
 
 DEFAULT_OPTIMIZER = "decoupled_adamw"
@@ -193,6 +194,7 @@ def check_names(config: Config) -> None:
         UserError: the first name that is not known or not for this trainer.
     """
     add_code_paths(config.code_paths)
+    find_transform(config)
     lookup(OPTIMIZERS, "optimizer.name", str(config.optimizer.get("name", DEFAULT_OPTIMIZER)))
     lookup(SCHEDULERS, "scheduler.name", str(config.scheduler.get("name", DEFAULT_SCHEDULER)))
     for table, section, named in (
@@ -203,6 +205,15 @@ def check_names(config: Config) -> None:
         for name, settings in named.items():
             if settings is not None:
                 lookup(table, section, name)
+
+
+def find_transform(config: Config) -> Augment | None:
+    """The function that ``transform`` names.
+
+    Raises:
+        UserError: there is none.
+    """
+    return None if config.transform is None else own_class("transform", config.transform)
 
 
 def construct(build: Builder, section: str, settings: Mapping[str, Any], **extra: Any) -> Any:

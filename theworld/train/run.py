@@ -17,7 +17,6 @@ from theworld.checkpoint.on_disk import Checkpoint, list_checkpoints, newest_who
 from theworld.checkpoint.saver import WholeCheckpointSaver
 from theworld.checkpoint.weights import Weights, holds_vae, pin_bases, read_saved_weights
 from theworld.config.schema import Config
-from theworld.data.cache.latent_store import latent_wish
 from theworld.data.cache.streaming_internals import check_streaming
 from theworld.errors import EXIT_REQUEUE, UserError, first_line
 from theworld.model.build import load_processor
@@ -30,6 +29,7 @@ from theworld.train.builders import (
     build_model,
     build_optimizer,
     build_scheduler,
+    build_training,
 )
 from theworld.train.callbacks.data_report import DataReport
 from theworld.train.callbacks.finite_steps import FiniteSteps
@@ -40,9 +40,9 @@ from theworld.train.callbacks.pass_length import PassLength, announce
 from theworld.train.callbacks.preemption import Preemption, StoppedInEvaluation, any_rank_wants_to_stop
 from theworld.train.callbacks.randomness import RandomState
 from theworld.train.check_training import check_training
-from theworld.train.compilation import length_step, prepare_compilation
+from theworld.train.compilation import prepare_compilation
 from theworld.train.composer_model import ComposerTheWorld
-from theworld.train.data import TrainData, build_data
+from theworld.train.data import TrainData
 from theworld.train.failures import last_step, note_reason
 from theworld.train.fit_memory import fit_memory, is_out_of_memory, memory_errors_as_one_line, smallest_gpu
 from theworld.train.hub_sync import CheckpointUploads, check_hub, fetch_from_hub, write_pretrained
@@ -107,9 +107,7 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
     if saved is not None:
         pin_bases(config.model, saved)
     processor = load_processor(config.model)
-    wish = None if holds_vae(saved) else latent_wish(config.model, config.train_loader.dataset)
-    batch, step = config.global_train_batch_size, length_step(config)
-    data = build_data(config.train_loader, processor, batch, config.seed, True, wish, step)
+    data = build_training(config, processor, with_latents=not holds_vae(saved))
     held_out = build_evaluation(config, processor, with_latents=not holds_vae(saved))
     try:
         announce(data.dataset, config.train_loader.expected_samples)

@@ -66,7 +66,7 @@ class PassDataset(IterableDataset):
         source: the data set.
         shuffle: for the first pass; later ones count its epoch up.
         global_batch_size: samples of a batch over all ranks; must divide by the ranks.
-        prepare: MDS sample to encoded sample; runs in the workers.
+        prepare: MDS sample and the number of its pass to encoded sample; runs in the workers.
         follow_growth: take up generations that were added, on resume and when the known samples are used up.
         latents: world latents that the run can use, if the data set has them.
     """
@@ -76,7 +76,7 @@ class PassDataset(IterableDataset):
         source: Source,
         shuffle: Shuffle,
         global_batch_size: int,
-        prepare: Callable[[dict[str, Any]], EncodedSample],
+        prepare: Callable[[dict[str, Any], int], EncodedSample],
         follow_growth: bool = True,
         latents: LatentWish | None = None,
     ) -> None:
@@ -308,7 +308,7 @@ class PassDataset(IterableDataset):
                     lookahead.request(self.shard_of(slot.index) for slot in self.slots(ahead))
                 for slot in self.slots(start):
                     lookahead.wait(self.shard_of(slot.index))
-                    encoded = self.prepare(self.sample(slot.index))
+                    encoded = self.prepare(self.sample(slot.index), self.shuffle.epoch)
                     if slot.is_padding:
                         encoded = replace(encoded, labels=[IGNORE] * len(encoded.labels), no_loss=PADDING_SAMPLE)
                     yield encoded

@@ -30,13 +30,25 @@ class LatentWish:
     """Refuse to compute latents while training."""
 
 
-def latent_wish(model: ModelConfig, dataset: DatasetConfig) -> LatentWish | None:
+def latent_wish(model: ModelConfig, dataset: DatasetConfig, pixels_change: bool = False) -> LatentWish | None:
     """The latents that would do for this model on this data; None if it cannot use any.
 
+    Args:
+        model: the section ``model``.
+        dataset: the section ``train_loader.dataset`` or ``eval_loader.dataset``.
+        pixels_change: whether a transform changes pictures, which latents of before do not show.
+
     Raises:
-        UserError: they are asked for, but the VAE trains or there is no world.
+        UserError: they are asked for, but the VAE trains, there is no world, or pictures change.
     """
     asked = dataset.world_latents
+    if asked and pixels_change:
+        raise UserError(
+            "train_loader.dataset.world_latents: true, but transform changes the pictures that they were made of; set "
+            "it to false, or give the function leaves_pixels = True if it does not touch the picture"
+        )
+    if pixels_change:
+        return None
     if asked and not (model.enable_world and model.freeze.vae):
         raise UserError(
             "train_loader.dataset.world_latents: true, but latents are of no use where model.enable_world or "

@@ -29,12 +29,16 @@ class LatentRecord:
     """Of the VAE's weights (:func:`theworld.model.base.fingerprint`); None where they were not at hand."""
     world_image_size: int
     draw_bboxes: bool
+    drawing_style: int = 1
+    """:data:`theworld.data.samples.boxes.DRAWING_STYLE`; latents of before it was recorded are of the first."""
 
     @classmethod
     def of_vae(cls, vae: Base, world_image_size: int, draw_bboxes: bool) -> LatentRecord:
         """What this VAE makes of pictures of this size, with or without boxes."""
+        from theworld.data.samples.boxes import DRAWING_STYLE  # Pillow, which a look at a record does not need
+
         base = vae.record()
-        return cls(vae.name, base["revision"], base["fingerprint"], world_image_size, draw_bboxes)
+        return cls(vae.name, base["revision"], base["fingerprint"], world_image_size, draw_bboxes, DRAWING_STYLE)
 
     @classmethod
     def read(cls, where: str, content: Mapping[str, Any]) -> LatentRecord:
@@ -70,6 +74,11 @@ class LatentRecord:
             return (
                 f"train_loader.dataset.draw_bboxes: {str(wanted.draw_bboxes).lower()}, but the world latents are of "
                 f"pictures {'with' if self.draw_bboxes else 'without'} boxes"
+            )
+        if self.draw_bboxes and self.drawing_style != wanted.drawing_style:
+            return (
+                f"boxes are drawn in style {wanted.drawing_style} now, but the world latents are of pictures whose "
+                f"boxes are in style {self.drawing_style}"
             )
         if self.fingerprint and wanted.fingerprint:
             same = self.fingerprint == wanted.fingerprint

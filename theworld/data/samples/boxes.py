@@ -10,6 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 from theworld.data.samples.label_places import LabelPlaces, Rectangle
 from theworld.data.samples.regions import Region
 
+DRAWING_STYLE = 2
+"""Version of what boxes and labels look like. Count it up with any change of the pixels: world latents made of pictures
+in another style are not used then."""
 COLOURS = (
     "#e6194b",
     "#3cb44b",

@@ -32,6 +32,8 @@ class DecodedSample:
     """Why nothing of this sample may be trained on; None if it may."""
     world_latents: bytes | None = None
     """The picture's world latent, if it was computed before (:mod:`theworld.data.latents`)."""
+    seed: int = 0
+    """For a transform: what its chance is drawn from (:func:`~theworld.data.samples.augment.sample_seed`)."""
 
 
 def decode_sample(sample: Mapping[str, Any], draw_bboxes: bool = True) -> DecodedSample:

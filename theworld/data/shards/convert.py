@@ -25,6 +25,7 @@ from theworld.data.entries.columns import ANNOTATION_SIZE
 from theworld.data.entries.images import ImageTable, positions, scan_images
 from theworld.data.entries.source import JsonSource, open_source
 from theworld.data.latents.column import LatentColumn
+from theworld.data.latents.record import COLUMN, LatentRecord
 from theworld.data.shards.convert_report import NO_IMAGE, ConvertProgress, Report
 from theworld.data.shards.convert_settings import Settings, check_settings
 from theworld.data.shards.dataset import DataSet
@@ -156,11 +157,14 @@ class Conversion:
     def _check_lasting(self) -> None:
         """Settings that would make a data set inconsistent cannot change after its first generation."""
         manifest = self.train.manifest()
+        begun = dict(manifest)
+        if begun.get(COLUMN):  # a record of an earlier release may lack what was the same then for all
+            begun[COLUMN] = LatentRecord.read(str(self.train.root), begun[COLUMN]).to_json()
         for key, value in self.settings.lasting().items():
-            if manifest.get("generations") and manifest.get(key) != value:
-                hint = "; convert/add_latents.py adds latents to what is there" if key == "world_latents" else ""
+            if manifest.get("generations") and begun.get(key) != value:
+                hint = "; convert/add_latents.py adds latents to what is there" if key == COLUMN else ""
                 raise UserError(
-                    f"convert.{key}: {value}, but {self.train.root} was begun with {manifest.get(key)}; "
+                    f"convert.{key}: {value}, but {self.train.root} was begun with {begun.get(key)}; "
                     f"keep that, or convert into another folder{hint}"
                 )
 
