@@ -1,4 +1,4 @@
-"""Things that rank 0 finds out for all ranks."""
+"""Things that one rank finds out for all ranks."""
 
 from __future__ import annotations
 
@@ -28,3 +28,14 @@ def from_rank_zero(find_out: Callable[[], Found]) -> Found:
     if isinstance(found[0], UserError):
         raise found[0]
     return found[0]  # pyright: ignore[reportReturnType]
+
+
+def raise_on_all_ranks(fault: str | None) -> None:
+    """Let all ranks know what some have found wrong; all ranks call it.
+
+    Raises:
+        UserError: on all ranks, the first rank's fault, if any rank has one.
+    """
+    for rank, found in enumerate(dist.all_gather_object(fault)):
+        if found is not None:
+            raise UserError(f"rank {rank}: {found}" if rank else found)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from composer import Trainer
+from composer.utils import get_device
 
 from tests.conftest import smoke_config
 from theworld.config.schema import Config, FreezeConfig
 from theworld.data.batches.collate import Collator, samples_in_batch, tokens_in_batch
-from theworld.data.batches.microbatches import PER_TOKEN, padding_in, split_by_length
+from theworld.data.batches.microbatches import PER_TOKEN, PICTURES, Microbatch, padding_in, split_by_length
 from theworld.data.batches.sample_encoder import SampleEncoder
 from theworld.data.samples import decode_sample
 from theworld.model import load_model
+from theworld.train.composer_model import ComposerTheWorld
+from theworld.train.data import build_data
+from theworld.train.metrics import AnswerLoss
 from theworld.train.run import train
 
 Batch = dict[str, Any]
@@ -89,6 +95,68 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(tiny_config: Callable[.
     assert total == pytest.approx(whole.item(), rel=1e-5)
     for name, gradient in expected.items():
         torch.testing.assert_close(model.get_parameter(name).grad, gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_a_deep_copy_shares_the_pictures_and_nothing_else(batch: Batch) -> None:
+    microbatch = Microbatch(split_by_length(batch, 4)[0])
+    copied = deepcopy(microbatch)
+    assert type(copied) is Microbatch
+    assert copied.keys() == microbatch.keys()
+    assert {name for name, value in copied.items() if value is microbatch[name]} == {*PICTURES} & batch.keys()
+    copied["input_ids"].zero_()
+    assert microbatch["input_ids"].any()
+
+
+class Watched(ComposerTheWorld):
+    """Notes where the pixels lie that the forward pass gets, and those of the copy that Composer keeps meanwhile."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.train_metrics = {"AnswerLoss": AnswerLoss()}
+        self.forwarded: list[int] = []
+        self.kept: list[int] = []
+
+    def forward(self, batch: Batch) -> Any:
+        self.forwarded.append(batch["pixel_values"].data_ptr())
+        return super().forward(batch)
+
+    def eval_forward(self, batch: Batch, outputs: Any | None = None) -> Any:
+        self.kept.append(batch["pixel_values"].data_ptr())
+        return super().eval_forward(batch, outputs)
+
+
+def test_composer_copies_no_pixels(
+    raw_sample: Path, mds_sample: Path, tmp_path: Path, processor: Any, tiny_config: Callable[..., Any]
+) -> None:
+    config = run_config(raw_sample, mds_sample, tmp_path, 2)
+    data = build_data(config.train_loader, processor, 8, config.seed, True)
+    model = Watched(load_model(tiny_config()), processor)
+    trainer = Trainer(
+        model=model,
+        train_dataloader=data.spec,
+        train_subset_num_batches=1,
+        max_duration="1ba",
+        device="cpu",
+        device_train_microbatch_size=2,
+        optimizers=torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0),
+        accumulate_train_batch_on_tokens=True,
+        progress_bar=False,
+    )
+    trainer.fit()
+    trainer.close()
+    data.close()
+    assert len(model.forwarded) == 4
+    assert model.kept == model.forwarded
+
+
+@pytest.mark.gpu
+def test_microbatches_for_a_gpu_are_pinned(batch: Batch) -> None:
+    for part in split_by_length(batch, 4, pin_memory=True):
+        assert all(value.is_pinned() for value in part.values() if isinstance(value, torch.Tensor))
+        on_gpu = get_device("gpu").batch_to_device(part)
+        for name, value in part.items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(on_gpu[name].cpu(), value)
 
 
 def test_training_does_not_depend_on_the_microbatch_size_and_logs_padding(

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from composer import Evaluator
+from composer.utils import get_device
 
 from theworld.config.schema import Config
 from theworld.data.cache.latent_store import latent_wish
@@ -45,6 +46,11 @@ def build_model(config: Config, processor: TheWorldProcessor, with_world_encoder
     return ComposerTheWorld(model, processor)
 
 
+def on_gpu(config: Config) -> bool:
+    """Whether the run trains on a GPU."""
+    return get_device(config.device).name == "gpu"
+
+
 def build_training(config: Config, processor: TheWorldProcessor, with_latents: bool = True) -> TrainData:
     """The data to train on, which may grow, changed by the user's transform.
 
@@ -56,7 +62,7 @@ def build_training(config: Config, processor: TheWorldProcessor, with_latents: b
     pixels_change = augment is not None and not leaves_pixels(augment)
     wish = latent_wish(config.model, settings.dataset, pixels_change) if with_latents else None
     batch, step = config.global_train_batch_size, length_step(config)
-    return build_data(settings, processor, batch, config.seed, True, wish, step, augment)
+    return build_data(settings, processor, batch, config.seed, True, wish, step, augment, on_gpu(config))
 
 
 def build_evaluation(config: Config, processor: TheWorldProcessor, with_latents: bool = True) -> TrainData | None:
@@ -66,7 +72,8 @@ def build_evaluation(config: Config, processor: TheWorldProcessor, with_latents:
     settings = replace(config.eval_loader, dataset=replace(config.eval_loader.dataset, shuffle=False))
     wish = latent_wish(config.model, settings.dataset) if with_latents else None
     step = length_step(config)
-    return build_data(settings, processor, config.global_train_batch_size, config.seed, False, wish, step)
+    batch, pin_memory = config.global_train_batch_size, on_gpu(config)
+    return build_data(settings, processor, batch, config.seed, False, wish, step, pin_memory=pin_memory)
 
 
 def build_evaluator(config: Config, held_out: TrainData | None) -> Evaluator | None:

@@ -19,7 +19,7 @@ from theworld.config.schema import LoaderConfig
 from theworld.config.sizes import parse_bytes
 from theworld.data.batches.collate import Collator, samples_in_batch, tokens_in_batch
 from theworld.data.batches.loader import PassLoader
-from theworld.data.batches.microbatches import split_by_length
+from theworld.data.batches.microbatches import Microbatch, split_by_length
 from theworld.data.batches.order import Shuffle
 from theworld.data.batches.passes import PassDataset, Source
 from theworld.data.batches.sample_encoder import EncodedSample, SampleEncoder
@@ -72,6 +72,8 @@ class TrainData:
     spec: DataSpec
     dataset: PassDataset
     attempt: AttemptFolder | None
+    picture_bytes: int
+    """Of a sample in a batch: pixels and latents."""
 
     def close(self) -> None:
         """End the workers, give back shared memory and this attempt's name for the node's cache; the shards stay."""
@@ -92,6 +94,7 @@ def build_data(
     latents: LatentWish | None = None,
     length_step: int = 1,
     augment: Augment | None = None,
+    pin_memory: bool = False,
 ) -> TrainData:
     """Build the loader of one rank.
 
@@ -104,6 +107,7 @@ def build_data(
         latents: world latents that the model can take instead of pictures, where the data set has them.
         length_step: (micro)batches are padded to a multiple of so many tokens.
         augment: the user's own change of each sample; never for evaluation.
+        pin_memory: whether the microbatches go to a GPU.
 
     Raises:
         UserError: there is no data set, or the cache cannot be written.
@@ -128,17 +132,18 @@ def build_data(
         num_workers=workers,
         prefetch_factor=config.prefetch_factor if workers else None,
         worker_init_fn=leave_stopping_to_the_rank if workers else None,
-        pin_memory=False,
+        pin_memory=False,  # the microbatches are; see there
         # Else each start of the workers would draw from the generator that dropout draws from.
         generator=torch.Generator().manual_seed(seed),
     )
     spec = DataSpec(
         loader,
-        split_batch=partial(split_by_length, length_step=length_step),
+        split_batch=partial(split_by_length, length_step=length_step, pin_memory=pin_memory),
+        microbatch_transforms=Microbatch,
         get_num_samples_in_batch=samples_in_batch,
         get_num_tokens_in_batch=tokens_in_batch,  # pyright: ignore[reportArgumentType] - Composer sums floats as well
     )
-    return TrainData(spec, dataset, attempt)
+    return TrainData(spec, dataset, attempt, encoder.picture_bytes())
 
 
 def leave_stopping_to_the_rank(worker: int) -> None:

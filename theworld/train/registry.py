@@ -83,6 +83,10 @@ ALGORITHMS: Table = {
     "stochastic_depth": OWN_LAYERS,
     "weight_standardization": OWN_LAYERS,
 }
+
+NEVER_FROM_CHECKPOINTS = dir(algorithms)
+"""Every name by which Composer could take an algorithm from a checkpoint. It would ``eval`` what the checkpoint, which
+may come from a Hub repo, says of it; the run's algorithms are those of its own configuration."""
 CALLBACKS: Table = {
     "early_stopper": callbacks.EarlyStopper,
     "free_outputs": callbacks.FreeOutputs,

@@ -49,7 +49,8 @@ from theworld.train.hub_sync import CheckpointUploads, check_hub, fetch_from_hub
 from theworld.train.memory import MemoryOfRun
 from theworld.train.parallelism import gradients_as_buckets, prepare_parallelism
 from theworld.train.records import attempt_facts, write_config
-from theworld.train.registry import ALGORITHMS, CALLBACKS, check_names, construct_named
+from theworld.train.registry import ALGORITHMS, CALLBACKS, NEVER_FROM_CHECKPOINTS, check_names, construct_named
+from theworld.train.room_for_batches import check_room_for_batches, full_shared_memory_as_one_line
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,7 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
     data = build_training(config, processor, with_latents=not holds_vae(saved))
     held_out = build_evaluation(config, processor, with_latents=not holds_vae(saved))
     try:
+        check_room_for_batches([one for one in (data, held_out) if one is not None])
         announce(data.dataset, config.train_loader.expected_samples)
         needs_vae = any(one is not None and one.dataset.latents is None for one in (data, held_out))
         gpu = smallest_gpu(config)
@@ -125,7 +127,7 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
             log_resume(resume, done_before, attempt)
         write_config(config, save_folder)
         write_pretrained(save_folder, model.model, processor)
-        with memory_errors_as_one_line(config):
+        with memory_errors_as_one_line(config), full_shared_memory_as_one_line():
             return fit(Run(config, save_folder, model, weights, data, held_out, load_path, resume, attempt, stop))
     finally:
         data.close()
@@ -232,6 +234,7 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
         # Names and shapes are checked already; what a checkpoint lacks is what the bases have.
         load_strict_model_weights=False,
         load_ignore_keys=run.weights.select_saved,
+        load_exclude_algorithms=NEVER_FROM_CHECKPOINTS,
         parallelism_config=config.parallelism_config,
         compile_config=config.compile_config,
         device=config.device,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -13,7 +14,24 @@ PER_TOKEN = ("input_ids", "labels", "attention_mask", "token_type_ids")
 """Tensors of shape (B, L): what padding costs."""
 
 
-def split_by_length(batch: Batch, microbatch_size: int | float, length_step: int = 1) -> Sequence[Batch]:
+PICTURES = ("pixel_values", "world_pixel_values", "world_latents")
+"""Tensors that are read only: nearly all of a batch's bytes."""
+
+
+class Microbatch(dict[str, Any]):
+    """A batch whose deep copies share its pictures.
+
+    Composer makes one of every microbatch, on the GPU, to have it as it was before the forward pass. It takes this
+    type from ``microbatch_transforms``, since moving a batch to a device makes it a plain dictionary.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Microbatch:
+        return Microbatch({name: value if name in PICTURES else deepcopy(value, memo) for name, value in self.items()})
+
+
+def split_by_length(
+    batch: Batch, microbatch_size: int | float, length_step: int = 1, pin_memory: bool = False
+) -> Sequence[Batch]:
     """Composer's ``split_batch``: the longest samples first, each microbatch cut to its own longest sample.
 
     Which samples are in the batch, and how many microbatches there are, stays as it was: ranks must agree on the
@@ -23,6 +41,7 @@ def split_by_length(batch: Batch, microbatch_size: int | float, length_step: int
         batch: padded on the right.
         microbatch_size: samples of each microbatch but the last.
         length_step: lengths are multiples of it, as the batch's is.
+        pin_memory: put the microbatches where the GPU can fetch them by itself, while the CPU goes on.
 
     Returns:
         ``ceil(B / microbatch_size)`` batches of the same keys.
@@ -30,17 +49,19 @@ def split_by_length(batch: Batch, microbatch_size: int | float, length_step: int
     lengths = batch["attention_mask"].sum(dim=1)
     order = torch.argsort(lengths, descending=True, stable=True)
     parts = order.split(max(int(microbatch_size), 1))
-    return [take_samples(batch, part, round_up(int(lengths[part].max()), length_step)) for part in parts]
+    return [take_samples(batch, part, round_up(int(lengths[part].max()), length_step), pin_memory) for part in parts]
 
 
-def take_samples(batch: Batch, rows: torch.Tensor, length: int) -> Batch:
-    """The samples of ``rows`` (n,), cut to ``length`` tokens."""
+def take_samples(batch: Batch, rows: torch.Tensor, length: int, pin_memory: bool = False) -> Batch:
+    """The samples of ``rows`` (n,), cut to ``length`` tokens: a copy."""
     places = rows.tolist()
     taken: dict[str, Any] = {}
     for name, value in batch.items():
         if isinstance(value, torch.Tensor):
-            some = value[rows]
-            taken[name] = some[:, :length] if name in PER_TOKEN else some
+            some = value[:, :length] if name in PER_TOKEN else value
+            # Not the loader's own pinning: a copy of its pinned batch would not be pinned, and this one is made anyway.
+            out = torch.empty((len(rows), *some.shape[1:]), dtype=some.dtype, pin_memory=pin_memory)
+            taken[name] = torch.index_select(some, 0, rows, out=out)
         else:
             taken[name] = [value[place] for place in places]
     return taken

@@ -31,7 +31,7 @@ from theworld.data.cache.space import check_capacity, in_megabytes
 from theworld.data.cache.streaming_internals import open_shards, release_segments, segments_number
 from theworld.errors import UserError
 from theworld.labels import IGNORE
-from theworld.ranks import from_rank_zero
+from theworld.ranks import from_rank_zero, raise_on_all_ranks
 
 log = logging.getLogger(__name__)
 
@@ -150,9 +150,7 @@ class PassDataset(IterableDataset):
                 self._check_room_of_node(local)
             except UserError as error:
                 fault = str(error)
-        for rank, found in enumerate(dist.all_gather_object(fault)):
-            if found is not None:
-                raise UserError(f"rank {rank}: {found}" if rank else found)
+        raise_on_all_ranks(fault)
 
     def _check_room_of_node(self, local: str) -> None:
         """Refuse a cache that cannot hold a few shards; warn if it cannot hold those that are read side by side."""

@@ -105,6 +105,10 @@ class SampleEncoder:
             pixels["world_latents"] = from_bytes(sample.world_latents)
         return EncodedSample(sample.id, input_ids, labels, pixels, turns_cut, problems, no_loss)
 
+    def picture_bytes(self) -> int:
+        """Of a sample's pixels and latents, the same for every sample."""
+        return sum(tensor.nbytes for tensor in self.without_loss("", "").pixels.values())
+
     def without_loss(self, sample_id: str, reason: str) -> EncodedSample:
         """What stands for a sample that cannot be encoded: a grey picture, an empty turn, no labels."""
         latent = None
