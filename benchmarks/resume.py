@@ -54,7 +54,7 @@ def write_samples(folder: Path, samples: int) -> None:
             writer.write({"id": f"{number:016x}", "image": picture, **facts})
 
 
-def decode(sample: dict[str, Any]) -> EncodedSample:
+def decode(sample: dict[str, Any], epoch: int = 0) -> EncodedSample:
     """What both loaders do with a sample."""
     with Image.open(io.BytesIO(sample["image"])) as image:
         pixels = torch.from_numpy(np.asarray(image.convert("RGB")).copy())

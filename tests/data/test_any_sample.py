@@ -79,7 +79,7 @@ def test_what_converts_is_trained_on_as_it_is(entry: dict[str, Any]) -> None:
     sample = sample_of(entry)
     if sample is None:
         return
-    encoded = TRANSFORM(sample)
+    encoded = TRANSFORM(sample, epoch=0)
     assert encoded.no_loss in (None, "no question with a usable answer")
     Collator(PROCESSOR)([encoded, encoded])
     turns = decode_sample(sample).turns
@@ -112,12 +112,12 @@ def test_a_sample_that_cannot_be_encoded_has_no_loss_and_says_why(latents: bool)
     sample: dict[str, Any] = {"id": "00ab", "image": PICTURE, "width": 64, "height": 48, "conversations": turns}
     sample["bbox"] = []
     transform = SampleTransform(SampleEncoder(PROCESSOR, 4096, world_latents=latents), draw_bboxes=True)
-    encoded = transform(sample)
+    encoded = transform(sample, epoch=0)
     assert encoded.id == "00ab"
     assert str(encoded.no_loss).startswith("sample cannot be encoded: ")
     assert set(encoded.labels) == {IGNORE}
     honest: dict[str, Any] = dict(sample, conversations=[turns[0], {"from": "gpt", "value": "No."}])
     if latents:
         honest["world_latents"] = bytes(16 * 8 * 8 * 2)
-    batch = Collator(PROCESSOR)([encoded, transform(honest)])
+    batch = Collator(PROCESSOR)([encoded, transform(honest, epoch=0)])
     assert batch["skipped"] == [encoded.no_loss, ""]

@@ -12,9 +12,9 @@ import atexit
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any
 
-import streaming
 from streaming import Stream, StreamingDataset
 from streaming.base.shared import SharedArray, SharedBarrier, SharedMemory, SharedScalar, prefix
 
@@ -73,7 +73,7 @@ def check_streaming() -> None:
         missing.append("streaming.base.shared.prefix.SharedMemory")
     if missing:
         raise UserError(
-            f"mosaicml-streaming {streaming.__version__} is not one that this recipe can use: it lacks "
+            f"mosaicml-streaming {version('mosaicml-streaming')} is not one that this recipe can use: it lacks "
             f"{', '.join(missing)}; install a release that pyproject.toml allows"
         )
 
