@@ -14,7 +14,8 @@ from theworld.config.schema import Config
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-SMOKE_YAML = str(Path(__file__).parents[1] / "yamls" / "smoke.yaml")
+ROOT = Path(__file__).parents[1]
+SMOKE_YAML = str(ROOT / "yamls" / "smoke.yaml")
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pass_data import open_data, read_pass, smoke_on
 
+from tests.conftest import ROOT
+from tests.helpers.loader import open_data, read_pass, smoke_on
 from theworld.data.cache.space import make_room
 from theworld.data.shards.convert import convert
 from theworld.errors import UserError
@@ -89,6 +91,39 @@ def test_two_data_sets_in_one_local_folder_keep_apart(mds_sample: Path, raw_samp
         assert len(set(read_pass(data))) == samples
         data.close()
     assert len({path.parent.name for path in shards_in(cache)}) == 2
+
+
+READER = """
+import sys
+from tests.helpers.loader import open_data, read_pass, smoke_on
+data = open_data(smoke_on(sys.argv[1], None, "train_loader.num_workers=0"))
+print(len(set(read_pass(data))))
+data.close()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_default_folder(
+    mds_sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one, a process of its own beside the first, takes the shards that the first has fetched."""
+
+    def cached() -> dict[str, int]:
+        return {
+            str(path.relative_to(tmp_path)): path.stat().st_ino for path in tmp_path.glob("theworld-cache-*/gen-*/*")
+        }
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    data = open_data(smoke_on(mds_sample, None, "train_loader.num_workers=0"))
+    assert len(set(read_pass(data))) == 26
+    fetched = cached()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", READER, str(mds_sample)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    data.close()
+    assert done.stdout.strip() == "26", done.stderr
+    assert len(fetched) == len(shards_in(mds_sample))
+    assert cached() == fetched
 
 
 def test_a_limit_holds_while_every_sample_is_read(mds_sample: Path, tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
+
 pytestmark = pytest.mark.slow  # each job imports streaming
 
 JOB = """
 import sys
-from pass_data import ids_of, open_data, smoke_on
+from tests.helpers.loader import ids_of, open_data, smoke_on
 mds, cache = sys.argv[1:]
 data = open_data(smoke_on(mds, cache, "train_loader.num_workers=1"))
 batches = iter(data.spec.dataloader)
@@ -36,7 +38,7 @@ class Job:
 
     def __init__(self, mds: Path, cache: Path, temporary: Path) -> None:
         temporary.mkdir(exist_ok=True)
-        environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(Path(__file__).parent)}
+        environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
             [sys.executable, "-c", JOB, str(mds), str(cache)],
             env=environment,
@@ -140,7 +142,7 @@ def test_records_are_of_the_living_only(mds_sample: Path, tmp_path: Path, jobs: 
 
 ABANDONED = """
 import sys
-from pass_data import open_data, smoke_on
+from tests.helpers.loader import open_data, smoke_on
 batches = iter(open_data(smoke_on(*sys.argv[1:], "train_loader.num_workers=1")).spec.dataloader)
 next(batches)
 print("end", flush=True)
@@ -151,7 +153,7 @@ def test_a_process_that_leaves_a_pass_unread_ends(mds_sample: Path, tmp_path: Pa
     """Loader workers do not listen to SIGTERM; Python would wait for them at exit without end."""
     done = subprocess.run(
         [sys.executable, "-c", ABANDONED, str(mds_sample), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,

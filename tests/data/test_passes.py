@@ -8,29 +8,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
+from PIL import Image
 
 from tests.conftest import smoke_config
+from tests.helpers.loader import ids_of, open_data
 from theworld.config.schema import Config
 from theworld.data.cache.snapshot import read_snapshot
 from theworld.data.shards.convert import convert
 from theworld.errors import UserError
 from theworld.model.build import load_processor
-from theworld.train.data import TrainData, build_data
-
-
-def open_data(config: Config, growing: bool = True) -> TrainData:
-    return build_data(
-        config.train_loader, load_processor(config.model), config.global_train_batch_size, config.seed, growing
-    )
-
-
-def ids_of(batch: dict[str, Any]) -> list[str]:
-    return [
-        name for name, reason in zip(batch["sample_ids"], batch["skipped"], strict=True) if reason != "padding sample"
-    ]
 
 
 def flat(batches: list[list[str]]) -> list[str]:
@@ -223,6 +212,26 @@ def test_default_cache_follows_from_the_remote_alone(
         open_data(config)
 
 
+def test_draw_bboxes_reaches_the_pictures_of_the_batches(mds_sample: Path, raw_sample: Path, tmp_path: Path) -> None:
+    def pictures(draw: bool) -> dict[str, torch.Tensor]:
+        cache = f"train_loader.dataset.local={tmp_path / 'cache'}"
+        data = open_data(smoke_config(raw_sample, mds_sample, cache, f"train_loader.dataset.draw_bboxes={draw}"))
+        found = {}
+        for batch in data.spec.dataloader:
+            found.update(zip(batch["sample_ids"], batch["world_pixel_values"], strict=True))
+        data.close()
+        return found
+
+    drawn, plain = pictures(True), pictures(False)
+    assert len(drawn) == len(plain) == 26
+    processor = load_processor(smoke_config(raw_sample, mds_sample).model)
+    for name, picture in plain.items():
+        with Image.open(raw_sample / "images" / f"{name}.jpg") as image:
+            original = processor.resize_images([image.convert("RGB")])["world_pixel_values"][0]
+        assert torch.equal(picture, original)
+        assert not torch.equal(drawn[name], original)
+
+
 def test_snapshot_counts_only_what_manifest_and_index_both_know(mds_sample: Path, tmp_path: Path) -> None:
     shutil.copytree(mds_sample, tmp_path / "mds")
     manifest = json.loads((tmp_path / "mds" / "manifest.json").read_text())
@@ -240,7 +249,7 @@ def test_snapshot_counts_only_what_manifest_and_index_both_know(mds_sample: Path
 def test_starts_beside_the_remains_of_a_killed_process(mds_sample: Path, raw_sample: Path, tmp_path: Path) -> None:
     """kill -9 leaves shared memory and lock files; with other temporary files gone Streaming refuses the folder."""
     script = (
-        "import os, signal, sys; from tests.conftest import smoke_config; from tests.data.test_passes import open_data;"
+        "import os, signal, sys; from tests.conftest import smoke_config; from tests.helpers.loader import open_data;"
         "from pathlib import Path; raw, mds, cache = sys.argv[1:];"
         "data = open_data(smoke_config(Path(raw), Path(mds), f'train_loader.dataset.local={cache}'));"
         "next(iter(data.spec.dataloader)); os.kill(os.getpid(), signal.SIGKILL)"

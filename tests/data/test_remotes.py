@@ -17,11 +17,13 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from tests.conftest import ROOT
+
 pytestmark = pytest.mark.slow  # each reader imports streaming
 
 READER = """
 import sys
-from pass_data import open_data, read_pass, smoke_on
+from tests.helpers.loader import open_data, read_pass, smoke_on
 from theworld.cli import run
 def main(argv):
     data = open_data(smoke_on(*argv, "train_loader.num_workers=1"))
@@ -36,7 +38,7 @@ def read_all(remote: str, cache: Path, **environment: str) -> subprocess.Complet
     """Read one pass in a process of its own and print how many samples there were."""
     return subprocess.run(
         [sys.executable, "-c", READER, remote, str(cache)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
         check=False,

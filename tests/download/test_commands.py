@@ -20,17 +20,6 @@ from s3_double import BUCKET, S3Double
 COUNT = 60
 
 
-@pytest.fixture
-def double() -> Iterator[S3Double]:
-    with S3Double(objects(COUNT)) as server:
-        yield server
-
-
-@pytest.fixture
-def place(tmp_path: Path, double: S3Double) -> Place:
-    return Place(tmp_path, double.endpoint, COUNT)
-
-
 def start(place: Place, *overrides: str) -> subprocess.Popen[str]:
     command = place.command("download.workers=8", *overrides)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

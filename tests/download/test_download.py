@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from bucket import Place, expected, image_id, objects, photo
@@ -18,17 +16,6 @@ from theworld.download.start import run
 from theworld.errors import UserError
 
 COUNT = 40
-
-
-@pytest.fixture
-def double() -> Iterator[S3Double]:
-    with S3Double(objects(COUNT)) as server:
-        yield server
-
-
-@pytest.fixture
-def place(tmp_path: Path, double: S3Double) -> Place:
-    return Place(tmp_path, double.endpoint, COUNT)
 
 
 def test_gets_what_the_json_names_and_then_nothing_more(place: Place, double: S3Double) -> None:

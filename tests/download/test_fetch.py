@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,9 @@ from s3_double import Fault, S3Double
 
 from theworld.download.fetch import FAILED, MISSING, NO_DISK, SAVED, SILENT, STOPPED, Task
 
+COUNT = 4
 KEY = next(iter(objects(1)))
 TASK = Task(7, KEY.removesuffix(".jpg"), KEY.partition("/")[2])
-
-
-@pytest.fixture
-def double() -> Iterator[S3Double]:
-    with S3Double(objects(4)) as server:
-        yield server
 
 
 def left_over(folder: Path) -> list[str]:

@@ -6,7 +6,6 @@ import gzip
 import io
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,11 +51,6 @@ def double() -> Iterator[S3Double]:
             **{tar_key(digit): make_tar(digit, of_group(digit, GROUP)) for digit in range(2)},
         }
         yield server
-
-
-@pytest.fixture
-def place(tmp_path: Path, double: S3Double) -> Place:
-    return Place(tmp_path, double.endpoint, COUNT)
 
 
 def run_with_tars(place: Place, **changes: Any) -> Report:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from bucket import Place, image_id, objects, photo
@@ -16,17 +14,6 @@ from theworld.download.start import run
 from theworld.errors import UserError
 
 COUNT = 40
-
-
-@pytest.fixture
-def double() -> Iterator[S3Double]:
-    with S3Double(objects(COUNT)) as server:
-        yield server
-
-
-@pytest.fixture
-def place(tmp_path: Path, double: S3Double) -> Place:
-    return Place(tmp_path, double.endpoint, COUNT)
 
 
 def written(place: Place) -> list[str]:

@@ -27,11 +27,6 @@ def double() -> Iterator[S3Double]:
         yield server
 
 
-@pytest.fixture
-def place(tmp_path: Path, double: S3Double) -> Place:
-    return Place(tmp_path, double.endpoint, COUNT)
-
-
 def converted(place: Place) -> int:
     manifest = place.folder / "mds" / "manifest.json"
     return json.loads(manifest.read_text())["samples"] if manifest.exists() else 0

@@ -122,17 +122,6 @@ class Run:
             time.sleep(0.02)
         return True
 
-    def scalars(self, name: str) -> dict[int, float]:
-        """A metric by batch, from TensorBoard's files; a later launch's value replaces an earlier one's."""
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-        values: dict[int, float] = {}
-        for path in sorted(self.save_folder.rglob("events.*"), key=lambda path: path.stat().st_mtime_ns):
-            events = EventAccumulator(str(path)).Reload()
-            if name in events.Tags()["scalars"]:
-                values.update({event.step: event.value for event in events.Scalars(name)})
-        return values
-
 
 def stop(trainer: subprocess.Popen[bytes], number: signal.Signals) -> int:
     """Send a signal: SIGKILL to launcher, ranks and workers at once, another one to the launcher. Returns its code."""

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from launching import Run, stop
 
+from tests.helpers.tensorboard import logged
+
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
 
 EVENTS = 20
@@ -69,7 +71,7 @@ def test_every_sample_once_through_random_events(many_samples: Path, folder: Pat
     assert {name: count for name, count in seen.items() if count != 1} == {}, "repeated"
     assert set(seen) == set(names)
     assert len(run.logs) == max(line["launch"] for line in run.lines())
-    check_learning_rates(run.scalars("lr-DecoupledAdamW/group0"))
+    check_learning_rates(logged(run.save_folder, "lr-DecoupledAdamW/group0"))
 
 
 def grow(run: Run, images: int, chance: random.Random, events: list[str], when: str = "") -> int:

@@ -14,6 +14,8 @@ import pytest
 from launching import ROOT, Run, stop
 from streaming import LocalDataset, MDSWriter
 
+from tests.helpers.tensorboard import logged
+
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
 
 SETTINGS = [
@@ -51,8 +53,8 @@ def test_killed_among_debris_and_resumed_is_the_unbroken_run(many_samples: Path,
     assert "ep0-ba60-rank0.pt: not a whole checkpoint" in run.output
     assert f"resumes from {whole}" in run.output
 
-    losses = run.scalars("loss/train/total")
-    assert losses == unbroken.scalars("loss/train/total")
+    losses = logged(run.save_folder)
+    assert losses == logged(unbroken.save_folder)
     assert len(losses) == 12
     assert checkpoints(run) == ["ep0-ba12-rank0.pt", "ep0-ba80-rank0.pt", "ep1-ba12-rank0.pt"]
     assert (run.save_folder / "latest-rank0.pt").resolve().name == "ep1-ba12-rank0.pt"
@@ -107,7 +109,7 @@ def test_pictures_that_cannot_be_decoded_are_counted_and_named(many_samples: Pat
     assert len(bad) == 8
     for name in bad:
         assert f"sample {name} carries no loss: image cannot be decoded" in run.output
-    assert run.scalars("data/samples_without_loss")[6] == 8
+    assert logged(run.save_folder, "data/samples_without_loss")[6] == 8
     lines = run.lines()
     assert {name for line in lines for name in line.get("skipped", {})} == bad
     assert len({name for line in lines for name in line["ids"]}) == 16
@@ -147,7 +149,7 @@ def test_the_schedule_runs_over_what_was_there_at_the_start_and_does_not_move(ma
     stop(trainer, signal.SIGKILL)
     run.arrive(28)
     assert run.train(1) == 0, run.output
-    rates = run.scalars("lr-DecoupledAdamW/group0")
+    rates = logged(run.save_folder, "lr-DecoupledAdamW/group0")
     assert sorted(rates) == [1, 2, 3, 4, 5, 6, 7]
     for step, rate in rates.items():
         done = min((step - 2) / 3, 1.0)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from hub_double import WRITE_TOKEN, HubDouble
 
+from tests.helpers.tensorboard import logged
+
 ROOT = Path(__file__).parents[2]
 LONGEST = 240.0
 REPO = "someone/spatial"
@@ -115,14 +117,7 @@ class HubRun:
 
     def losses(self) -> dict[int, float]:
         """Training loss by batch, over all starts whose TensorBoard files are left."""
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-        values: dict[int, float] = {}
-        for path in sorted(self.save_folder.rglob("events.*"), key=lambda path: path.stat().st_mtime_ns):
-            events = EventAccumulator(str(path), size_guidance={"scalars": 0}).Reload()
-            if "loss/train/total" in events.Tags()["scalars"]:
-                values.update({event.step: event.value for event in events.Scalars("loss/train/total")})
-        return values
+        return logged(self.save_folder)
 
     def launches(self) -> list[dict[str, object]]:
         return [json.loads(line) for line in (self.save_folder / "launches.jsonl").read_text().splitlines()]

@@ -14,6 +14,8 @@ import torch
 from streaming import StreamingDataset
 
 from tests.conftest import smoke_config
+from tests.helpers.loader import open_data
+from tests.helpers.tensorboard import losses
 from theworld.config.schema import Config
 from theworld.data.cache.latent_store import latent_wish
 from theworld.data.latents.latent_encoder import LatentEncoder, from_bytes, sample_pixels
@@ -22,9 +24,8 @@ from theworld.data.shards.add_latents import FRAGMENTS, add_latents
 from theworld.data.shards.convert import convert
 from theworld.errors import UserError
 from theworld.model.base import resolve_vae
-from theworld.model.build import load_processor
 from theworld.train import run
-from theworld.train.data import TrainData, build_data
+from theworld.train.data import TrainData
 
 
 def config_on(raw: Path, mds: Path, folder: Path, *overrides: str) -> Config:
@@ -55,10 +56,8 @@ def copy(with_latents: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(with_latents, tmp_path / "mds"))
 
 
-def open_data(config: Config) -> TrainData:
-    wish = latent_wish(config.model, config.train_loader.dataset)
-    processor = load_processor(config.model)
-    return build_data(config.train_loader, processor, config.global_train_batch_size, config.seed, True, wish)
+def open_with_latents(config: Config) -> TrainData:
+    return open_data(config, wish=latent_wish(config.model, config.train_loader.dataset))
 
 
 def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -67,18 +66,6 @@ def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and ".lock" not in path.name
     }
-
-
-def losses(config: Config) -> list[float]:
-    """Loss of each batch."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    found: dict[int, float] = {}
-    for path in Path(str(config.save_folder)).rglob("events.*"):
-        events = EventAccumulator(str(path), size_guidance={"scalars": 0}).Reload()
-        if "loss/train/total" in events.Tags()["scalars"]:
-            found.update({event.step: event.value for event in events.Scalars("loss/train/total")})
-    return [found[step] for step in sorted(found)]
 
 
 def test_images_are_not_touched_and_streaming_reads_both(mds_sample: Path, with_latents: Path) -> None:
@@ -106,9 +93,9 @@ def test_latents_are_those_of_the_models_own_encoder(raw_sample: Path, with_late
     from theworld.model import load_model
 
     config = config_on(raw_sample, with_latents, tmp_path)
-    stored = next(iter(open_data(config).spec.dataloader))
+    stored = next(iter(open_with_latents(config).spec.dataloader))
     config.train_loader.dataset.world_latents = False
-    pixels = next(iter(open_data(config).spec.dataloader))
+    pixels = next(iter(open_with_latents(config).spec.dataloader))
     assert stored["sample_ids"] == pixels["sample_ids"]
     assert "world_pixel_values" not in stored
     with torch.no_grad():
@@ -139,12 +126,12 @@ def test_training_on_latents_has_the_same_loss_without_a_vae(
         caplog.clear()
         assert run.train(plain) == 0
         assert "the VAE is not built" not in caplog.text
-    assert len(losses(config)) == 7
-    assert losses(config) == pytest.approx(losses(plain), rel=5e-3)
+    assert len(losses(config.save_folder)) == 7
+    assert losses(config.save_folder) == pytest.approx(losses(plain.save_folder), rel=5e-3)
     # A run goes on though the latents have come or gone since: frozen weights are not in its checkpoints.
     plain.train_loader.dataset.remote, plain.max_duration = str(with_latents), "2ep"
     assert run.train(plain) == 0
-    assert len(losses(plain)) == 14
+    assert len(losses(plain.save_folder)) == 14
 
 
 def test_a_vae_of_an_earlier_stage_is_not_replaced_by_latents_of_the_base(
@@ -203,7 +190,7 @@ def test_latents_of_another_kind_are_one_line(
             action(config)
         assert "\n" not in str(error.value)
     config.train_loader.dataset.world_latents = False
-    batch = next(iter(open_data(config).spec.dataloader))
+    batch = next(iter(open_with_latents(config).spec.dataloader))
     assert "world_pixel_values" in batch
 
 
@@ -217,7 +204,7 @@ def test_a_generation_without_latents(raw_sample: Path, tmp_path: Path, caplog: 
     config = config_on(raw, tmp_path / "mds", tmp_path)
     convert(config.convert)
     add_latents(config)
-    data = open_data(config)
+    data = open_with_latents(config)
     batches: list[dict[str, Any]] = []
     for number, batch in enumerate(data.spec.dataloader):
         batches.append(batch)
@@ -236,12 +223,12 @@ def test_a_generation_without_latents(raw_sample: Path, tmp_path: Path, caplog: 
 
     config.train_loader.dataset.world_latents = True
     with pytest.raises(UserError, match=r"1 of 2 generations have no world latents; run convert/add_latents\.py"):
-        open_data(config)
+        open_with_latents(config)
     config.train_loader.dataset.world_latents = None
-    assert "world_pixel_values" in next(iter(open_data(config).spec.dataloader))
+    assert "world_pixel_values" in next(iter(open_with_latents(config).spec.dataloader))
     assert "so all are computed while training" in caplog.text
     assert add_latents(config).samples == 5
-    assert "world_latents" in next(iter(open_data(config).spec.dataloader))
+    assert "world_latents" in next(iter(open_with_latents(config).spec.dataloader))
 
 
 def test_latents_of_another_data_set_are_refused(raw_sample: Path, copy: Path, tmp_path: Path) -> None:
@@ -261,7 +248,7 @@ def test_latents_of_another_data_set_are_refused(raw_sample: Path, copy: Path, t
         first[key], second[key] = second[key], first[key]
     (copy / "world_latents" / "index.json").write_text(json.dumps(root))
     with pytest.raises(UserError, match="it is of another data set"):
-        list(open_data(config).spec.dataloader)
+        list(open_with_latents(config).spec.dataloader)
 
 
 def test_no_data_set_or_no_world_is_one_line(raw_sample: Path, with_latents: Path, tmp_path: Path) -> None:

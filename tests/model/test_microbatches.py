@@ -14,6 +14,7 @@ from composer import Trainer
 from composer.utils import get_device
 
 from tests.conftest import smoke_config
+from tests.helpers.tensorboard import logged, losses
 from theworld.config.schema import Config, FreezeConfig
 from theworld.data.batches.collate import Collator, samples_in_batch, tokens_in_batch
 from theworld.data.batches.microbatches import PER_TOKEN, PICTURES, Microbatch, padding_in, split_by_length
@@ -165,12 +166,12 @@ def test_training_does_not_depend_on_the_microbatch_size_and_logs_padding(
     def run(size: int) -> tuple[list[float], list[float]]:
         config = run_config(raw_sample, mds_sample, tmp_path / str(size), size)
         assert train(config) == 0
-        return logged(config, "loss/train/total"), logged(config, "data/padding")
+        return losses(config.save_folder), list(logged(config.save_folder, "data/padding").values())
 
-    losses, padding = run(8)
+    whole_losses, padding = run(8)
     small_losses, small_padding = run(2)
-    assert len(losses) == len(padding) == 4
-    assert small_losses == pytest.approx(losses, rel=1e-4)
+    assert len(whole_losses) == len(padding) == 4
+    assert small_losses == pytest.approx(whole_losses, rel=1e-4)
     assert all(0 <= small < whole < 0.5 for small, whole in zip(small_padding, padding, strict=True))
 
 
@@ -185,15 +186,3 @@ def run_config(raw: Path, mds: Path, folder: Path, size: int) -> Config:
         f"device_train_microbatch_size={size}",
         "save_interval=1ep",
     )
-
-
-def logged(config: Config, name: str) -> list[float]:
-    """The values of a metric, a batch each, from TensorBoard's files."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    found: dict[int, float] = {}
-    for path in Path(str(config.save_folder)).rglob("events.*"):
-        events = EventAccumulator(str(path), size_guidance={"scalars": 0}).Reload()
-        if name in events.Tags()["scalars"]:
-            found.update({event.step: event.value for event in events.Scalars(name)})
-    return [found[step] for step in sorted(found)]

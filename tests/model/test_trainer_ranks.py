@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.helpers.tensorboard import losses
 from theworld.checkpoint.weights import read_saved_weights
 from theworld.config.schema import Config
 from theworld.errors import UserError
@@ -45,17 +46,6 @@ def launch(raw_sample: Path, mds_sample: Path, tmp_path: Path) -> Callable[..., 
         return losses(tmp_path / folder)
 
     return run
-
-
-def losses(save_folder: Path) -> list[float]:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    found: dict[int, float] = {}
-    for path in save_folder.rglob("events.*"):
-        events = EventAccumulator(str(path), size_guidance={"scalars": 0}).Reload()
-        if "loss/train/total" in events.Tags()["scalars"]:
-            found.update({event.step: event.value for event in events.Scalars("loss/train/total")})
-    return [found[step] for step in sorted(found)]
 
 
 BUCKETS = """

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "unshare")
 NODES = ("n1", "n2")
@@ -72,6 +73,15 @@ PartitionName=high Nodes=ALL PriorityTier=100 PreemptMode=OFF MaxTime=60 State=U
 def missing_programs() -> list[str]:
     """What must be installed first: Debian's slurm-wlm and munge."""
     return [name for name in PROGRAMS if shutil.which(name) is None and not Path("/usr/sbin", name).exists()]
+
+
+MISSING = missing_programs()
+NEEDS_SLURM = [
+    pytest.mark.slurm,
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (Debian: slurm-wlm munge)"),
+]
+"""Marks of a file of tests that start daemons."""
 
 
 def wait_until(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:

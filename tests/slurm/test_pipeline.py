@@ -14,30 +14,15 @@ from pathlib import Path
 import pytest
 
 from tests.download.s3_double import S3Double
-from tests.slurm.cluster import Cluster, missing_programs, running_cluster, wait_until
+from tests.slurm.cluster import NEEDS_SLURM, Cluster, running_cluster, wait_until
 
-ROOT = Path(__file__).parents[2]
-MISSING = missing_programs()
-
-pytestmark = [
-    pytest.mark.slurm,
-    pytest.mark.slow,
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (Debian: slurm-wlm munge)"),
-]
+pytestmark = NEEDS_SLURM
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with running_cluster(Path(tempfile.mkdtemp(prefix="slurm"))) as running:
         yield running
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    for name in ("recipes", "slurm", "yamls", "convert"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("site.env", "__pycache__"))
-    (tmp_path / "logs").mkdir()
-    return tmp_path
 
 
 def test_each_job_waits_for_what_it_needs(cluster: Cluster, checkout: Path) -> None:

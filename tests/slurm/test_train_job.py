@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,17 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SMOKE_YAML
-from tests.slurm.cluster import Cluster, missing_programs, running_cluster, wait_until
+from tests.slurm.cluster import NEEDS_SLURM, Cluster, running_cluster, wait_until
 from theworld.data.shards.ids import data_set_ids
 
-ROOT = Path(__file__).parents[2]
-MISSING = missing_programs()
-
-pytestmark = [
-    pytest.mark.slurm,
-    pytest.mark.slow,
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (Debian: slurm-wlm munge)"),
-]
+pytestmark = NEEDS_SLURM
 
 
 @pytest.fixture
@@ -31,15 +23,6 @@ def cluster() -> Iterator[Cluster]:
     # Not pytest's folder: the names of sockets must be short.
     with running_cluster(Path(tempfile.mkdtemp(prefix="slurm"))) as running:
         yield running
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A folder to submit from that looks like the project's."""
-    for name in ("recipes", "slurm", "yamls", "convert"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("site.env", "__pycache__"))
-    (tmp_path / "logs").mkdir()
-    return tmp_path
 
 
 class Run:

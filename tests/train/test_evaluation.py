@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import smoke_config
+from tests.helpers.tensorboard import logged
 from theworld.config.schema import Config
 from theworld.data.batches.collate import Collator
 from theworld.data.batches.sample_encoder import SampleEncoder
@@ -36,15 +36,6 @@ def held_out_config(raw: Path, folder: Path, *overrides: str) -> Config:
     )
 
 
-def scalars(folder: Path, name: str) -> dict[int, float]:
-    found: dict[int, float] = {}
-    for path in folder.rglob("events.*"):
-        events = EventAccumulator(str(path), size_guidance={"scalars": 0}).Reload()
-        if name in events.Tags()["scalars"]:
-            found.update({event.step: event.value for event in events.Scalars(name)})
-    return found
-
-
 def test_loss_and_accuracy_of_every_held_out_token(raw_sample: Path, tmp_path: Path) -> None:
     # A learning rate of zero: the model that is evaluated is the one that can be built again here.
     config = held_out_config(raw_sample, tmp_path, "eval_interval=3ba", "optimizer.lr=0.0", "max_duration=3ba")
@@ -65,9 +56,9 @@ def test_loss_and_accuracy_of_every_held_out_token(raw_sample: Path, tmp_path: P
         loss += float(output.loss) * int(output.num_loss_tokens)
         correct += int(output.num_correct)
         tokens += int(output.num_loss_tokens)
-    logged = scalars(tmp_path / "run", "metrics/eval/AnswerLoss")
-    assert list(logged.values()) == [pytest.approx(loss / tokens, rel=1e-4)]
-    accuracy = scalars(tmp_path / "run", "metrics/eval/AnswerAccuracy")
+    loss_by_batch = logged(tmp_path / "run", "metrics/eval/AnswerLoss")
+    assert list(loss_by_batch.values()) == [pytest.approx(loss / tokens, rel=1e-4)]
+    accuracy = logged(tmp_path / "run", "metrics/eval/AnswerAccuracy")
     assert list(accuracy.values()) == [pytest.approx(correct / tokens, rel=1e-4)]
 
 
@@ -79,7 +70,7 @@ def test_evaluation_happens_at_each_interval_and_does_not_disturb_the_pass(raw_s
     seen = [name for line in lines for name in line["ids"]]
     manifest = json.loads((tmp_path / "mds" / "manifest.json").read_text())
     assert len(seen) == len(set(seen)) == manifest["samples"]
-    assert len(scalars(tmp_path / "run", "metrics/eval/AnswerLoss")) >= len(lines) // 2
+    assert len(logged(tmp_path / "run", "metrics/eval/AnswerLoss")) >= len(lines) // 2
 
 
 def test_missing_held_out_set_is_one_line(raw_sample: Path, mds_sample: Path, tmp_path: Path) -> None:

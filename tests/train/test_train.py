@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.distributed.checkpoint._nested_dict import flatten_state_dict
 
 from tests.conftest import smoke_config
+from tests.helpers.tensorboard import logged, losses
 from theworld.checkpoint.on_disk import newest_whole_checkpoint
 from theworld.config.schema import Config
 from theworld.model.build import load_model
@@ -35,21 +35,6 @@ def saved_state(config: Config) -> dict[str, Any]:
     checkpoint = newest_whole_checkpoint(Path(str(config.save_folder)))
     assert checkpoint is not None
     return torch.load(checkpoint.path, weights_only=False)["state"]
-
-
-def logged(config: Config, name: str) -> list[float]:
-    """What was logged under this name, by batch."""
-    found: dict[int, float] = {}
-    for path in Path(str(config.save_folder)).rglob("events.*"):
-        events = EventAccumulator(str(path), size_guidance={"scalars": 0}).Reload()
-        if name in events.Tags()["scalars"]:
-            found.update({event.step: event.value for event in events.Scalars(name)})
-    return [found[step] for step in sorted(found)]
-
-
-def losses(config: Config) -> list[float]:
-    """Training loss of each batch."""
-    return logged(config, "loss/train/total")
 
 
 def moved_weights(config: Config) -> set[str]:
@@ -111,8 +96,8 @@ def test_a_checkpoint_is_as_large_as_weights_and_optimizer(projector_run: Config
 
 
 def test_utilisation_is_logged(projector_run: Config) -> None:
-    flops = logged(projector_run, "throughput/device/flops_per_sec")
-    utilisation = logged(projector_run, "throughput/device/mfu")
+    flops = list(logged(projector_run.save_folder, "throughput/device/flops_per_sec").values())
+    utilisation = list(logged(projector_run.save_folder, "throughput/device/mfu").values())
     assert len(flops) == len(utilisation) > 0
     assert utilisation == pytest.approx([value / 1e9 for value in flops])
 
@@ -129,7 +114,7 @@ def test_finished_run_says_so_and_changes_nothing(projector_run: Config, caplog:
 def test_loss_goes_down(raw_sample: Path, mds_sample: Path, tmp_path: Path) -> None:
     config = run_config(raw_sample, mds_sample, tmp_path, "max_duration=4ep", "save_interval=4ep")
     assert train(config) == 0
-    values = losses(config)
+    values = losses(config.save_folder)
     assert len(values) == 28
     assert sum(values[-7:]) / 7 < 0.75 * sum(values[:7]) / 7
     moved = moved_weights(config)
@@ -151,8 +136,8 @@ def test_resumed_run_has_the_losses_of_an_unbroken_one(
     unbroken = run_config(raw_sample, mds_sample, tmp_path / "unbroken", *overrides)
     unbroken.scheduler = config.scheduler
     assert train(unbroken) == 0
-    assert losses(config) == losses(unbroken)
-    assert len(losses(config)) == 7
+    assert losses(config.save_folder) == losses(unbroken.save_folder)
+    assert len(losses(config.save_folder)) == 7
     broken, whole = saved_state(config)["model"], saved_state(unbroken)["model"]
     assert all(torch.equal(value, whole[name]) for name, value in broken.items())
 
