@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from pass_data import SMOKE
 
+from tests.conftest import SMOKE_YAML
 from theworld.config.load import load_config
 from theworld.config.schema import Config
 from theworld.data.latents.column import latent_column
@@ -57,7 +57,7 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config_with(code: Path, mds: Path, function: str | None, *overrides: str) -> Config:
     named = [f"transform=my_changes:{function}"] if function else []
     local = f"train_loader.dataset.local={code.parent / 'cache'}"
-    arguments = [SMOKE, f"convert.out={mds}", local, f"code_paths=[{code}]", "global_train_batch_size=4"]
+    arguments = [SMOKE_YAML, f"convert.out={mds}", local, f"code_paths=[{code}]", "global_train_batch_size=4"]
     config = load_config([*arguments, *named, *overrides])
     check_names(config)
     return config
