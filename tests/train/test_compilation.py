@@ -104,7 +104,7 @@ def test_a_compiled_run_has_the_same_losses_and_compiles_each_length_once(
         settings = ("model.freeze.language=true", "max_duration=6ba", "device_train_microbatch_size=4", *overrides)
         config = run_config(raw_sample, mds_sample, tmp_path / folder, *settings)
         assert train(config) == 0
-        return losses(config)
+        return losses(config.save_folder)
 
     plain = run("plain")
     (tmp_path / "count_graphs.py").write_text(COUNT.format(path=str(tmp_path / "graphs")))

@@ -34,7 +34,7 @@ def test_adamw_is_fused_and_an_old_run_goes_on_as_it_was(raw_sample: Path, mds_s
     assert fused(run("old", old, 1)) is False
     resumed = run("old", "{name: adamw, lr: 1e-3}", 2)
     assert fused(resumed) is False
-    assert len(losses(resumed)) == 2
+    assert len(losses(resumed.save_folder)) == 2
     assert fused(run("decoupled", "{name: decoupled_adamw, lr: 1e-3}", 1)) is None
 
 
