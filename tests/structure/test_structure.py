@@ -120,6 +120,12 @@ def test_no_file_name_twice() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_no_test_file_name_twice() -> None:
+    """Pytest imports test files by their bare names: two of one name end the collection of a whole run."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
 @pytest.mark.parametrize("module", ["theworld", "theworld.config.load", "theworld.model", "theworld.download.start"])
 def test_light_modules_import_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
