@@ -220,7 +220,8 @@ def test_an_image_that_changes_after_the_scan_is_left_for_the_next_run(tmp_path:
     raw = Raw(tmp_path / "raw", 600)
     raw.add_images(*range(600))
     stop_in_the_middle(raw, signal.SIGKILL)
-    (raw.images / f"{name(599)}.jpg").write_bytes(image_bytes(1000))
+    other = image_bytes(1000, size=(40 + 599 % 7, 30 + 599 % 5))  # another picture of the annotation's size
+    (raw.images / f"{name(599)}.jpg").write_bytes(other)
     (raw.images / f"{name(598)}.jpg").unlink()
     report = convert(raw.config())
     assert report.generations == ["out/gen-00000", "out/gen-00001"] or raw.rejected().get(name(599), "").startswith(

@@ -65,11 +65,19 @@ def test_a_finished_download_of_other_ids_does_not_end_it(place: Place, double: 
     assert next(reports).written + sum(report.written for report in reports) == 1
 
 
-@pytest.mark.parametrize("arguments", [["--watch"], ["--watch", "soon"], ["--watch=0"], ["--watch", "-5"]])
-def test_a_pause_that_is_none_is_one_line(place: Place, arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--watch"], "argument --watch: expected one argument"),
+        (["--watch", "soon"], "expected seconds between two conversions"),
+        (["--watch=0"], "expected seconds between two conversions"),
+        (["--watch", "-5"], "expected seconds between two conversions"),
+    ],
+)
+def test_a_pause_that_is_none_is_one_line(place: Place, arguments: list[str], line: str) -> None:
     done = place.run(*arguments, script="to_mds")
     assert done.returncode == 2
-    assert "expected seconds between two conversions" in done.stderr
+    assert line in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

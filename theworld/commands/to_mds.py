@@ -34,7 +34,10 @@ def main(argv: list[str]) -> int:
 
 def pause(text: str) -> float:
     """Seconds between two conversions."""
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
     if not 0 < seconds <= A_DAY:
         raise ArgumentTypeError(f"{text}: expected seconds between two conversions, for example --watch 60")
     return seconds
