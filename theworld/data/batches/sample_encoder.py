@@ -83,7 +83,8 @@ class SampleEncoder:
         self.longest_token = max(map(len, self.tokenizer.get_vocab()))
         self.end_of_turn = "<end_of_turn>"
         self.check_template()
-        overhead = sum(len(self.tokenize(piece, max_seq_len)) for piece in self.render(Turn("", ""), first=True))
+        # Whole, not as far as max_seq_len: the line below names the number.
+        overhead = sum(len(self.tokenize(piece, len(piece))) for piece in self.render(Turn("", ""), first=True))
         if overhead >= max_seq_len:
             raise UserError(
                 f"train_loader.dataset.max_seq_len: {max_seq_len} tokens, but the image and world tokens of one "
