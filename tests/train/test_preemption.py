@@ -201,7 +201,7 @@ def test_unknown_signal_names_the_key(name: str) -> None:
         StopRequest([name])
 
 
-def test_the_same_run_in_the_loggers_at_each_start(tmp_path: Path) -> None:
+def test_the_same_run_in_the_loggers_at_each_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from theworld.train.builders import logger_settings
 
     def settings(folder: Path, *overrides: str) -> dict[str, Any]:
@@ -214,3 +214,12 @@ def test_the_same_run_in_the_loggers_at_each_start(tmp_path: Path) -> None:
     assert first["tensorboard"]["log_dir"] == str(tmp_path / "tensorboard")
     assert settings(tmp_path / "other")["wandb"]["init_kwargs"]["id"] != first["wandb"]["init_kwargs"]["id"]
     assert settings(tmp_path, "loggers.wandb.init_kwargs.id=mine")["wandb"]["init_kwargs"]["id"] == "mine"
+
+    def mlflow_run(folder: Path) -> str:
+        """The tag by which Composer's logger, with ``resume``, looks for the run to go on with."""
+        monkeypatch.delenv("RUN_NAME", raising=False)
+        assert settings(folder, "loggers.mlflow={}")["mlflow"] == {"run_name": "smoke", "resume": True}
+        return os.environ["RUN_NAME"]
+
+    assert mlflow_run(tmp_path) == mlflow_run(tmp_path) != mlflow_run(tmp_path / "other")
+    assert settings(tmp_path, "loggers.mlflow.resume=false")["mlflow"]["resume"] is False

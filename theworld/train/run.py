@@ -177,30 +177,8 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
     """Composer's trainer, the checkpoint loaded, and the callback that saves."""
     config = run.config
     length = PassLength(run.data.dataset, config.train_loader.expected_samples)
-    saved = run.weights.saved
     steps = FiniteSteps()
-    ledger = Ledger(
-        run.save_folder,
-        run.attempt,
-        run.data.dataset,
-        loaded=run.load_path,
-        branched=run.resume is None,
-        proof=saved.proof if saved else None,
-        steps=steps,
-    )
-
-    def select(checkpoint: dict[str, Any]) -> None:
-        run.weights.drop_frozen(checkpoint)
-        ledger.add_proof(checkpoint)
-
-    saver = WholeCheckpointSaver(
-        run.save_folder,
-        config.save_interval,
-        config.save_num_checkpoints_to_keep,
-        before_save=ledger.sync,
-        select=select,
-        after_save=uploads.saved,
-    )
+    ledger, saver = build_ledger_and_saver(run, steps, uploads)
     progress_bar = sys.stderr.isatty() if config.progress_bar is None else config.progress_bar
     trainer = Trainer(
         model=run.model,
@@ -245,6 +223,36 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
         dist_timeout=config.dist_timeout,
     )
     return trainer, saver
+
+
+def build_ledger_and_saver(
+    run: Run, steps: FiniteSteps, uploads: CheckpointUploads
+) -> tuple[Ledger, WholeCheckpointSaver]:
+    """What writes down each batch, and what saves: a checkpoint carries the proof of the batches in it."""
+    saved = run.weights.saved
+    ledger = Ledger(
+        run.save_folder,
+        run.attempt,
+        run.data.dataset,
+        loaded=run.load_path,
+        branched=run.resume is None,
+        proof=saved.proof if saved else None,
+        steps=steps,
+    )
+
+    def select(checkpoint: dict[str, Any]) -> None:
+        run.weights.drop_frozen(checkpoint)
+        ledger.add_proof(checkpoint)
+
+    saver = WholeCheckpointSaver(
+        run.save_folder,
+        run.config.save_interval,
+        run.config.save_num_checkpoints_to_keep,
+        before_save=ledger.sync,
+        select=select,
+        after_save=uploads.saved,
+    )
+    return ledger, saver
 
 
 def run_trainer(trainer: Trainer, saver: WholeCheckpointSaver, save_folder: Path) -> None:
