@@ -64,7 +64,7 @@ def make_raw(folder: Path, images: int) -> None:
 
 def read_samples(raw: Path) -> Iterator[dict[str, Any]]:
     """What every contender but cp does for a sample: the entry, the file, the size in its header."""
-    import ijson
+    import ijson  # pyright: ignore[reportMissingImports] - an optional extra
 
     with open(raw / "openspatial.json", "rb") as file:
         for entry in ijson.items(file, "item", use_float=True):
@@ -97,7 +97,7 @@ def run_mdswriter(raw: Path, out: Path, workers: int) -> float:
 
 
 def run_litdata(raw: Path, out: Path, workers: int) -> float:
-    import ijson
+    import ijson  # pyright: ignore[reportMissingImports] - an optional extra
     import litdata  # pyright: ignore[reportMissingImports] - an optional extra
 
     started = time.perf_counter()
