@@ -137,6 +137,24 @@ def test_an_end_of_pass_that_a_resume_undid_does_not_count(tmp_path: Path) -> No
     assert "not finished, 2 batches" in printed
 
 
+@pytest.mark.parametrize("reached", ["the first batch", "the model"])
+def test_a_crash_before_the_first_batch_is_nothing_trained_yet(tmp_path: Path, reached: str) -> None:
+    """Ranks make their files of the ledger when the first batch is near; an attempt is written down before that."""
+    code, printed = audit(tmp_path, {"rank0": [], "rank1": []} if reached == "the first batch" else {})
+    assert code == 75, printed
+    assert "nothing trained yet" in printed
+    assert "carried loss" not in printed
+    assert "guessed" not in printed
+
+
+def test_a_ledger_that_was_lost_is_not_nothing_trained_yet(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "ep0-ba4-rank0.pt").touch()
+    code, printed = audit(tmp_path, {})
+    assert code == 2, printed
+    assert "no ledger/rank*.jsonl" in printed
+
+
 def test_no_ledger_is_bad_input(tmp_path: Path) -> None:
     command = [sys.executable, "recipes/audit.py", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from theworld.audit.claim import KINDS, Claim, PassClaim, Sum, newest_claim
+from theworld.audit.claim import KINDS, Claim, PassClaim, Sum, checkpoints, newest_claim
 from theworld.audit.count import (
     NAMED,
     Keys,
@@ -117,10 +117,11 @@ def audit(save_folder: Path, data_set: DataSet, json_ids: JsonIds | None = None)
         json_ids: what the conversations name.
 
     Raises:
-        UserError: there is no ledger.
+        UserError: there is no ledger, though something was trained or nothing was ever started.
     """
     ledger = save_folder / "ledger"
-    if not rank_numbers(ledger):
+    started = (save_folder / "launches.jsonl").exists() and not checkpoints(save_folder)
+    if not rank_numbers(ledger) and not started:
         raise UserError(f"{save_folder}: no ledger/rank*.jsonl; is this the save_folder of a run?")
     claim = newest_claim(save_folder) or guess_claim(save_folder)
     count = count_ledger(ledger, claim)
@@ -149,7 +150,9 @@ def audit(save_folder: Path, data_set: DataSet, json_ids: JsonIds | None = None)
 def notes_on(save_folder: Path, claim: Claim, count: LedgerCount, data_set: DataSet) -> list[str]:
     """What a reader has to know of how far the verdicts reach."""
     notes = list(count.damaged[:NAMED])
-    if claim.checkpoint is None:
+    if claim.checkpoint is None and not claim.batches:
+        notes.append("nothing trained yet: no batch was written down by all ranks")
+    elif claim.checkpoint is None:
         notes.append("no whole checkpoint carries a proof: which attempt's batches count is guessed, not checked")
     if not (save_folder / "launches.jsonl").exists():
         notes.append("launches.jsonl is lost: the number of attempts is not known")

@@ -114,7 +114,7 @@ def print_pass(report: PassReport) -> None:
         print_names("not in the data set", report.unknown, report.names.get("unknown", []))
     if report.lost:
         print(f"  never trained on, in steps that were not finite: {report.lost:,}")
-    if not report.trained:
+    if (report.batches or report.ended) and not report.trained:
         print("  never trained on: no sample of the pass carried loss")
     for fault in report.faults[:SHOWN]:
         print(f"  wrong: {fault}")
