@@ -38,6 +38,8 @@ class Snapshot:
     shards: tuple[dict[str, Any], ...]
     json_entries: int | None = None
     """How many entries the JSON names, arrived or not; None if the converter did not say."""
+    json_samples: int | None = None
+    """How many of them are or may still become samples of this data set; None if the converter did not say."""
     world_latents: dict[str, Any] | None = None
     """How the latents in the column ``world_latents`` were made; None if there is no such column."""
 
@@ -143,6 +145,5 @@ def build_snapshot(where: str, shards: list[dict[str, Any]], manifest: dict[str,
             break
         generations.append(Generation(entry["name"], samples, len(members), entry["fingerprint"]))
         known_shards += members
-    return Snapshot(
-        where, tuple(generations), tuple(known_shards), manifest.get("json_entries"), manifest.get("world_latents")
-    )
+    said = {key: manifest.get(key) for key in ("json_entries", "json_samples", "world_latents")}
+    return Snapshot(where, tuple(generations), tuple(known_shards), **said)

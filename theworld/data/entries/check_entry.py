@@ -50,6 +50,11 @@ def id_key(entry_id: str) -> int:
     return int.from_bytes(hashlib.sha256(entry_id.encode("utf-8")).digest()[:8], "big")
 
 
+def held_out_below(holdout: float) -> int:
+    """Ids whose key is below this are held out, for a share of them from 0 up to, not including, 1."""
+    return int(holdout * 2**64)
+
+
 def image_id(filename: str) -> str:
     """The id in a file name: ``00ab.jpg`` and ``00ab`` are both ``00ab``."""
     stem, dot, suffix = filename.rpartition(".")

@@ -30,6 +30,7 @@ from theworld.data.shards.convert_report import NO_IMAGE, ConvertProgress, Repor
 from theworld.data.shards.convert_settings import Settings, check_settings
 from theworld.data.shards.dataset import DataSet
 from theworld.data.shards.lock import exclusive_lock
+from theworld.data.shards.matches import match_entries
 from theworld.data.shards.pending import Pending
 from theworld.data.shards.pool import ShardPool
 from theworld.data.shards.remote_data_set import RemoteDataSet, staging_folder, upload_finished
@@ -283,27 +284,26 @@ class Conversion:
         self.catalog.require_entries()
         rejected = self._rejected_images(scan)
         self.train.write_rejected(self.catalog.bad_entries(), rejected)
-        self.train.refresh(self.settings.lasting(), summary.entries)
+        blocks = self.catalog.blocks(self.source.fetch)
+        matches = match_entries(blocks, scan.keys, self._written_keys(), rejected.values(), self.settings.holdout)
+        if self.settings.num_samples is not None:
+            samples = {TRAIN: self.train.samples(), EVALUATION: self.evaluation.samples()}
+            matches.cap(self.settings.num_samples, samples)
+        self.train.refresh(self.settings.lasting(), summary.entries, matches.to_be[TRAIN])
         if self.evaluation.generations():
-            self.evaluation.refresh(self.settings.lasting(), summary.entries)
+            self.evaluation.refresh(self.settings.lasting(), summary.entries, matches.to_be[EVALUATION])
         for remote in self.remotes.values():
             remote.push()
-        written_keys = self._written_keys()
-        matched = written = 0
-        for block in self.catalog.blocks(self.source.fetch):
-            there, done = positions(scan.keys, block.keys)[1], positions(written_keys, block.keys)[1]
-            matched += int((there | done).sum())
-            written += int(done.sum())
-        if not matched:
+        if not matches.matched:
             raise UserError(
                 f"no entry of {self.settings.json} has its image in {self.settings.images}: entries name images "
                 f"like {summary.example}, the folder has files like {scan.path(0) if len(scan) else 'none'}"
             )
         left_out = Counter(summary.reasons)
         left_out.update(line["reason"] for line in rejected.values())
-        left_out[NO_IMAGE] = summary.good - matched
+        left_out[NO_IMAGE] = summary.good - matches.matched
         if self.settings.num_samples is not None:
-            left_out["beyond convert.num_samples"] = max(0, matched - written - len(rejected))
+            left_out["beyond convert.num_samples"] = max(0, matches.matched - matches.written - len(rejected))
         self.report.frames.before = sum(data_set.samples_without(ANNOTATION_SIZE) for data_set in self._data_sets())
         self.report.frames.warn(self.report.written)
         self.report.entries, self.report.left_out, self.report.broken = summary.entries, left_out, summary.broken

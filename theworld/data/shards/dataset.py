@@ -89,19 +89,21 @@ class DataSet:
         shards = (shard for folder in self.generations() for shard in read_shards(folder))
         return sum(shard["samples"] for shard in shards if column not in shard["column_names"])
 
-    def refresh(self, lasting: dict[str, Any], json_entries: int | None = None) -> dict[str, Any]:
+    def refresh(
+        self, lasting: dict[str, Any], json_entries: int | None = None, json_samples: int | None = None
+    ) -> dict[str, Any]:
         """Bring index.json and manifest.json in line with the generations; writes only what differs.
 
         Args:
             lasting: settings that hold for every generation, kept in the manifest.
-            json_entries: entries that the conversations file names, if known.
+            json_entries: entries that the conversations file names; None: what the manifest says of it stays.
+            json_samples: how many of them are or may still become samples of this data set; None as well.
 
         Returns:
             The manifest.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        if json_entries is None:
-            json_entries = (read_json(self.root / MANIFEST) or {}).get("json_entries")
+        before = read_json(self.root / MANIFEST) or {}
         shards, generations = [], []
         for folder in self.generations():
             own = read_shards(folder)
@@ -110,7 +112,8 @@ class DataSet:
         manifest = {
             "version": MANIFEST_VERSION,
             "samples": sum(generation["samples"] for generation in generations),
-            "json_entries": json_entries,
+            "json_entries": before.get("json_entries") if json_entries is None else json_entries,
+            "json_samples": before.get("json_samples") if json_samples is None else json_samples,
             **lasting,
             "generations": generations,
         }

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from theworld.data.entries.check_entry import id_key, image_id
+from theworld.data.entries.check_entry import held_out_below, id_key, image_id
 from theworld.data.entries.stream import read_entries
 from theworld.data.shards.dataset import IDS, MANIFEST, generation_ids
 from theworld.data.shards.mds import INDEX, read_ids
@@ -79,7 +79,7 @@ def ids_in_json(path: Path, holdout: float) -> Iterator[str]:
         path: the file of ``convert.json``.
         holdout: ``convert.holdout``.
     """
-    threshold = int(holdout * 2**64)
+    threshold = held_out_below(holdout)
     for entry in read_entries(path):
         filename = entry.get("filename") if isinstance(entry, dict) else None
         if isinstance(filename, str) and id_key(image_id(filename)) >= threshold:

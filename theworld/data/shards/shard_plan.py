@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from theworld.data.entries.catalog import Block
+from theworld.data.entries.check_entry import held_out_below
 from theworld.data.entries.images import ImageTable, positions
 from theworld.data.shards.mds import BYTES_PER_OFFSET, ShardFormat
 
@@ -92,7 +93,7 @@ def plan_shards(
         limit: most samples to plan, over both parts; None: all.
     """
     cutters = {part: ShardCutter(part, layout) for part in PARTS}
-    threshold = int(holdout * 2**64)
+    threshold = held_out_below(holdout)
     left = len(images) if limit is None else limit
     for block in blocks:
         rows, there = positions(images.keys, block.keys)

@@ -150,7 +150,7 @@ class ShardWriter:
                 picture = self._read_image(record_id(record), *image)
                 self._check_frame(record, picture, frames)
             except BadImage as error:
-                changed = error.reason in (CHANGED, GONE, UNREADABLE, OTHER)
+                changed = error.reason in (*PASSING, OTHER)
                 bad[number] = {
                     "id": record_id(record),
                     "reason": error.reason,
@@ -209,6 +209,8 @@ class ShardWriter:
 GONE = "image went away while converting"
 CHANGED = "image changed while converting"
 UNREADABLE = "image cannot be read"
+PASSING = (GONE, CHANGED, UNREADABLE)
+"""Reasons that say nothing against the image: it may well be written yet."""
 
 
 def read_record(records: BinaryIO, offset: int, length: int) -> bytes:

@@ -75,10 +75,11 @@ def announce(dataset: PassDataset, configured: int | None) -> None:
     )
     expected = expected_samples(dataset, configured)
     log.info("the learning-rate schedule runs over %d samples a pass", expected)
-    if configured is None and snapshot.json_entries and snapshot.json_entries > expected:
+    to_be = snapshot.json_entries if snapshot.json_samples is None else snapshot.json_samples
+    if configured is None and to_be and to_be > expected:
         log.warning(
-            "the JSON names %d entries but the schedule runs over the %d that were there at the start: set "
+            "the JSON has %d samples for it but the schedule runs over the %d that were there at the start: set "
             "train_loader.expected_samples to what the pass will have, or the rest is trained at the final rate",
-            snapshot.json_entries,
+            to_be,
             expected,
         )
