@@ -8,11 +8,16 @@ begin() {
   [ -f recipes/train.py ] || { echo "error: $PWD: submit from the project's own folder" >&2; exit 2; }
   if [ -f slurm/site.env ]; then . slurm/site.env; fi
   export PYTHON=${PYTHON:-.venv/bin/python} PYTHONUNBUFFERED=1
+  REQUEUE_PAUSE=${REQUEUE_PAUSE:-300}   # seconds before a job that cannot go on now (exit code 75) is started again
   command -v "$PYTHON" > /dev/null || { echo "error: $PYTHON: no such Python; run make setup, or set PYTHON in slurm/site.env" >&2; exit 2; }
   say "on ${SLURM_JOB_NODELIST:-$(hostname)}"
 }
 
 job_field() { scontrol -o show job "$SLURM_JOB_ID" 2> /dev/null | grep -oE " $1=[^ ]+" | head -n 1 | cut -d= -f2; }
+
+# Whether this is still the newest start of the job. After a node was lost, a trainer and its script may live on there
+# while SLURM has started the job again elsewhere; what this script asked of SLURM then would hit the new start.
+is_newest_start() { local restarts; restarts=$(job_field Restarts); [ "${restarts:-0}" -le "${SLURM_RESTART_COUNT:-0}" ]; }
 
 # Seconds since 1970 at which the job's time is over; nothing if it has no limit.
 job_end() { local end; end=$(job_field EndTime); [ -n "$end" ] && date -d "$end" +%s 2> /dev/null; }
@@ -39,15 +44,22 @@ run_and_forward() {
   wait "$child"; status=$?
 }
 
-# Start again, unless the user cancelled the job or SLURM itself starts it again. A job that ends during its grace is
-# not requeued by SLURM, and one at its time limit never is. scontrol requeue ends this script, so that it comes last.
+# Start again, after a pause of so many seconds, unless the user cancelled the job or SLURM itself starts it again. A job
+# that ends during its grace is not requeued by SLURM, and one at its time limit never is. scontrol requeue ends this
+# script, so that it comes last; SLURM's TERM must not end what sets the pause.
 requeue() {
-  local job
+  local pause=${1:-0} job child
+  is_newest_start || { say "not requeued: a newer start of the job is at work"; return; }
   job=$(scontrol -o show job "$SLURM_JOB_ID" 2> /dev/null)
   case $job in
     *JobState=RUNNING*|*Reason=TimeLimit*)
-      say "requeued"
-      scontrol requeue "$SLURM_JOB_ID" && sleep infinity & wait ;;
+      if [ "$pause" -gt 0 ]; then say "requeued, to start in $pause s"; else say "requeued"; fi
+      (trap '' TERM
+       scontrol requeue "$SLURM_JOB_ID" || exit
+       [ "$pause" -eq 0 ] || scontrol update JobId="$SLURM_JOB_ID" StartTime="now+$pause") &
+      child=$!
+      while kill -0 "$child" 2> /dev/null; do wait "$child"; done
+      sleep infinity & wait ;;
     *) say "not requeued: cancelled, or SLURM does it itself" ;;
   esac
 }

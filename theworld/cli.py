@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from theworld.errors import EXIT_BAD_INPUT, UserError
+from theworld.errors import UserError
 
 INTERRUPTED = 130
 
@@ -87,7 +87,8 @@ def setup_logging() -> None:
 
 
 def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
-    """Call ``main`` with the arguments and turn a :class:`UserError` into one line and exit code 2.
+    """Call ``main`` with the arguments and turn a :class:`UserError` into one line and its exit code: 2, or 75 for
+    :class:`~theworld.errors.NotNow`.
 
     Args:
         main: gets the arguments without the program's name, returns an exit code.
@@ -99,7 +100,7 @@ def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
     except UserError as error:
         if is_rank_zero():
             print(f"error: {error}", file=sys.stderr, flush=True)
-        return EXIT_BAD_INPUT
+        return error.exit_code
     except SystemExit as shown:  # argparse's --help
         return int(shown.code or 0)
     except KeyboardInterrupt:

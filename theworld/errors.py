@@ -18,9 +18,19 @@ EXIT_REQUEUE = 85
 class UserError(Exception):
     """Bad input or configuration: one line that says what, where, and what to do.
 
-    Commands print it without a traceback and leave with :data:`EXIT_BAD_INPUT`
-    (see :func:`theworld.cli.run`).
+    Commands print it without a traceback and leave with :attr:`exit_code` (see :func:`theworld.cli.run`).
     """
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class NotNow(UserError):
+    """Nothing is wrong, but it cannot go on now: a remote does not answer, the data are not there yet.
+
+    The same command goes on later; job scripts requeue with a pause.
+    """
+
+    exit_code = EXIT_RUN_AGAIN
 
 
 def first_line(error: BaseException) -> str:

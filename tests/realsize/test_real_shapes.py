@@ -12,6 +12,7 @@ from composer.devices import DeviceCPU
 from composer.optim import DecoupledAdamW
 from torch.utils.flop_counter import FlopCounterMode
 
+from theworld.checkpoint.fence import Fence
 from theworld.checkpoint.saver import WholeCheckpointSaver
 from theworld.checkpoint.weights import RECORD, Weights
 from theworld.config.schema import FreezeConfig, ModelConfig
@@ -111,7 +112,9 @@ def test_a_projectors_checkpoint_is_as_large_as_weights_and_optimizer(
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     state = State(model=model, rank_zero_seed=0, run_name="size", device=DeviceCPU(), optimizers=optimizer)
-    saver = WholeCheckpointSaver(tmp_path, "1ep", -1, before_save=lambda: None, select=Weights(model).drop_frozen)
+    saver = WholeCheckpointSaver(
+        tmp_path, "1ep", -1, Fence(1, None), before_save=lambda: None, select=Weights(model).drop_frozen
+    )
     saved = saver.save(state)
     tensors = 3 * sum(parameter.nbytes for parameter in projector.parameters())
     print(f"{saved.stat().st_size:,} bytes, {tensors:,} of them weights and optimizer state")

@@ -20,8 +20,10 @@ from composer.loggers import Logger
 from composer.utils import create_interval_scheduler, dist
 from composer.utils.checkpoint import save_checkpoint
 
+from theworld.checkpoint.fence import Fence
 from theworld.checkpoint.on_disk import is_whole, list_checkpoints
 from theworld.files import put_in_place
+from theworld.ranks import from_rank_zero
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ class WholeCheckpointSaver(Callback):
         folder: ``save_folder``.
         interval: Composer's time string.
         keep: how many checkpoints stay, those of earlier starts of the run included; -1 keeps all.
+        fence: keeps this start from writing when a newer one has begun.
         before_save: called on all ranks right before a save, for what must be on disk with it.
         after_save: called on rank 0 with a checkpoint that has just become whole, before older ones go.
         select: called on all ranks with Composer's state before it is written; takes out what need not be saved.
@@ -46,6 +49,7 @@ class WholeCheckpointSaver(Callback):
         folder: Path,
         interval: int | str,
         keep: int,
+        fence: Fence,
         before_save: Callable[[], None],
         select: Callable[[dict[str, Any]], None] | None = None,
         after_save: Callable[[Path], None] | None = None,
@@ -53,6 +57,7 @@ class WholeCheckpointSaver(Callback):
         self.folder = folder
         self.due = create_interval_scheduler(interval, include_end_of_training=True)
         self.keep = keep
+        self.fence = fence
         self.before_save = before_save
         self.select = select
         self.after_save = after_save
@@ -83,26 +88,38 @@ class WholeCheckpointSaver(Callback):
         self.save(state)
 
     def save(self, state: State) -> Path:
-        """Write a checkpoint now; all ranks call it."""
+        """Write a checkpoint now; all ranks call it.
+
+        Raises:
+            Superseded: a newer start of the run has begun; nothing is written.
+        """
+        self.fence.look_together()
         self.before_save()
         name = f"ep{int(state.timestamp.epoch)}-ba{int(state.timestamp.batch)}"
-        saving = self.folder / SAVING / name
+        # In a folder of this start's own: an older one may still be writing the checkpoint of the same batch.
+        saving = self.folder / SAVING / f"{self.fence.launch}-{name}"
         saved = save_checkpoint(state, str(saving / f"{name}-rank{{rank}}.pt"), ignore_keys=self.select)
         dist.barrier()
         final = self.folder / (name if state.fsdp_sharded_state_dict_enabled else f"{name}-rank0.pt")
-        if dist.get_global_rank() == 0:
-            assert saved is not None
-            written = Path(saved).parent if state.fsdp_sharded_state_dict_enabled else Path(saved)
-            put_in_place(written, final)
-            shutil.rmtree(self.folder / SAVING, ignore_errors=True)
-            point_latest(self.folder, final)
-            if self.after_save is not None:
-                self.after_save(final)
-            self._drop_old(final)
-        dist.barrier()
+        written = Path(saved) if saved is not None else None
+        if written is not None and state.fsdp_sharded_state_dict_enabled:
+            written = written.parent
+        from_rank_zero(lambda: self._put_in_place(written, final))
         self.last_saved_batch = int(state.timestamp.batch)
         log.info("saved %s", final)
         return final
+
+    def _put_in_place(self, written: Path | None, final: Path) -> None:
+        """Give a checkpoint that all ranks have written its name; rank 0 does it."""
+        assert written is not None
+        self.fence.look()  # writing may have taken minutes
+        put_in_place(written, final)
+        shutil.rmtree(self.folder / SAVING, ignore_errors=True)
+        point_latest(self.folder, final)
+        if self.after_save is not None:
+            self.after_save(final)
+            self.fence.look()
+        self._drop_old(final)
 
     def _drop_old(self, newest: Path) -> None:
         """Keep so many. Those that were passed over as damaged when the run was resumed do not count: they cannot be

@@ -67,13 +67,22 @@ class Uploader:
         repo: ``OWNER/NAME``, which exists.
         run_name: for the commits' titles.
         client: makes the Hub's client, in the thread that uploads.
+        may_send: called there before each upload; raises UserError if this run must not send any more.
     """
 
-    def __init__(self, save_folder: Path, repo: str, run_name: str, client: Callable[[], HfApi] = quiet_client) -> None:
+    def __init__(
+        self,
+        save_folder: Path,
+        repo: str,
+        run_name: str,
+        client: Callable[[], HfApi] = quiet_client,
+        may_send: Callable[[], None] = lambda: None,
+    ) -> None:
         self.save_folder = save_folder
         self.repo = repo
         self.run_name = run_name
         self.client = client
+        self.may_send = may_send
         self.work = save_folder / WORK
         self.uploaded = last_uploaded(save_folder, repo)
         self.fault: str | None = None
@@ -153,7 +162,9 @@ class Uploader:
         begun = time.monotonic()
         out = self.work / "export"
         try:
+            self.may_send()
             export(snapshot, out, self.repo)
+            self.may_send()
             url = send(self.client(), out, self.repo, snapshot.batch, self.run_name, self.commits, self._stop)
         except UserError as error:
             self._give_up(snapshot, str(error))

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from theworld.errors import EXIT_REQUEUE, EXIT_RUN_AGAIN
 from theworld.files import append_line, last_json_line, read_json_lines
 
 MOST_AT_ONE_STEP = 3
@@ -42,10 +43,14 @@ def note_reason(save_folder: Path, reason: str) -> None:
 def judge(save_folder: Path, exit_code: int) -> Verdict:
     """Record the crash that just happened and say whether to start again.
 
+    What the trainer left by itself to be started again (75, 85) is no crash, and is not counted.
+
     Args:
         save_folder: of the run.
         exit_code: of the step that trained.
     """
+    if exit_code in (EXIT_RUN_AGAIN, EXIT_REQUEUE):
+        return Verdict(True, f"exit code {exit_code} is no crash; starting again")
     attempt, batch = last_step(save_folder)
     reason_file = save_folder / "last_failure.txt"
     reason = reason_file.read_text(encoding="utf-8").strip() if reason_file.exists() else f"exit code {exit_code}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,16 +99,17 @@ class CheckpointUploads:
     Args:
         config: of the run.
         save_folder: of the run.
+        may_send: called before each upload; raises UserError if this start must not send any more.
     """
 
-    def __init__(self, config: Config, save_folder: Path) -> None:
+    def __init__(self, config: Config, save_folder: Path, may_send: Callable[[], None]) -> None:
         self.every = config.hub.every
         self.saves = 0
         self.newest: Path | None = None
         self.added: Path | None = None
         self.uploader: Uploader | None = None
         if config.hub.repo_id is not None and dist.get_global_rank() == 0:
-            self.uploader = Uploader(save_folder, config.hub.repo_id, config.run_name)
+            self.uploader = Uploader(save_folder, config.hub.repo_id, config.run_name, may_send=may_send)
             self.uploader.start()
 
     def resumed(self, checkpoint: Checkpoint | None) -> None:

@@ -13,6 +13,7 @@ from composer import Trainer
 from composer.utils import dist, get_device
 
 from theworld import cli
+from theworld.checkpoint.fence import Fence, hold
 from theworld.checkpoint.on_disk import Checkpoint, list_checkpoints, newest_whole_checkpoint
 from theworld.checkpoint.saver import WholeCheckpointSaver
 from theworld.checkpoint.weights import Weights, holds_vae, pin_bases, read_saved_weights
@@ -33,7 +34,7 @@ from theworld.train.builders import (
 )
 from theworld.train.callbacks.data_report import DataReport
 from theworld.train.callbacks.finite_steps import FiniteSteps
-from theworld.train.callbacks.ledger import Ledger, start_attempt
+from theworld.train.callbacks.ledger import Ledger, newest_attempt, record_attempt
 from theworld.train.callbacks.loss_curve import LossCurve
 from theworld.train.callbacks.padding import PaddingShare
 from theworld.train.callbacks.pass_length import PassLength, announce
@@ -72,8 +73,13 @@ class Run:
     held_out: TrainData | None
     load_path: str | None
     resume: Checkpoint | None
-    attempt: int
+    fence: Fence
     stop: StopRequest
+
+    @property
+    def attempt(self) -> int:
+        """The number of this start."""
+        return self.fence.launch
 
 
 def train(config: Config, stop: StopRequest | None = None) -> int:
@@ -97,9 +103,15 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
     stop = stop or StopRequest(config.preemption.signals)
     stop.read_job_end(config.preemption.grace)
     dist.initialize_dist(get_device(config.device), timeout=config.dist_timeout)
-    check_hub(config)
     assert config.save_folder is not None
     save_folder = Path(config.save_folder)
+    with hold(save_folder, lambda: newest_attempt(save_folder), lambda: stop.wanted) as fence:
+        return train_in(save_folder, config, stop, fence)
+
+
+def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence) -> int:
+    """The same, in a save folder that this start holds."""
+    check_hub(config)
     fetched, load_path = fetch_from_hub(config, save_folder)
     resume = find_resume(config, save_folder, fetched)
     if resume is not None:
@@ -122,13 +134,13 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
         if saved is not None:
             weights.take_from(saved, new_stage=resume is None and config.load_weights_only)
         done_before = last_step(save_folder)[1]
-        attempt = start_attempt(save_folder, attempt_facts(config, data, resume))
+        record_attempt(save_folder, fence.launch, attempt_facts(config, data, resume))
         if resume:
-            log_resume(resume, done_before, attempt)
+            log_resume(resume, done_before, fence.launch)
         write_config(config, save_folder)
         write_pretrained(save_folder, model.model, processor)
         with memory_errors_as_one_line(config), full_shared_memory_as_one_line():
-            return fit(Run(config, save_folder, model, weights, data, held_out, load_path, resume, attempt, stop))
+            return fit(Run(config, save_folder, model, weights, data, held_out, load_path, resume, fence, stop))
     finally:
         data.close()
         if held_out is not None:
@@ -138,8 +150,8 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
 def fit(run: Run) -> int:
     """Run Composer's trainer to its end, or to the next stop; then see the last checkpoint to the Hub."""
     stop, save_folder = run.stop, run.save_folder
-    preemption = Preemption(stop)
-    uploads = CheckpointUploads(run.config, save_folder)
+    preemption = Preemption(stop, run.fence)
+    uploads = CheckpointUploads(run.config, save_folder, run.fence.look)
     with gradients_as_buckets():
         trainer, saver = build_trainer(run, preemption, uploads)
     uploads.resumed(run.resume)
@@ -248,6 +260,7 @@ def build_ledger_and_saver(
         run.save_folder,
         run.config.save_interval,
         run.config.save_num_checkpoints_to_keep,
+        fence=run.fence,
         before_save=ledger.sync,
         select=select,
         after_save=uploads.saved,
@@ -261,6 +274,8 @@ def run_trainer(trainer: Trainer, saver: WholeCheckpointSaver, save_folder: Path
         trainer.fit()
     except StoppedInEvaluation:
         saver.save(trainer.state)
+    except UserError:
+        raise
     except Exception as error:
         if not (isinstance(error, RuntimeError) and is_out_of_memory(error)):
             note_reason(save_folder, f"{type(error).__name__}: {first_line(error)}")

@@ -133,16 +133,9 @@ class Ledger(Callback):
             self.file = None
 
 
-def start_attempt(save_folder: Path, facts: dict[str, Any]) -> int:
-    """Record a start of the run in ``launches.jsonl`` and return its number, 1 for the first. Rank 0 writes."""
-
-    def record() -> int:
-        save_folder.mkdir(parents=True, exist_ok=True)
-        number = newest_attempt(save_folder) + 1
-        append_line(save_folder / "launches.jsonl", {"launch": number, **facts})
-        return number
-
-    return from_rank_zero(record)
+def record_attempt(save_folder: Path, number: int, facts: dict[str, Any]) -> None:
+    """Record a start of the run in ``launches.jsonl``. Rank 0 writes."""
+    from_rank_zero(lambda: append_line(save_folder / "launches.jsonl", {"launch": number, **facts}))
 
 
 def newest_attempt(save_folder: Path) -> int:

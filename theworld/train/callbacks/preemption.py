@@ -1,4 +1,5 @@
-"""Stop between batches when SLURM wants the node back: all ranks at the same batch, with a checkpoint."""
+"""Stop between batches when SLURM wants the node back: all ranks at the same batch, with a checkpoint; or when a newer
+start of the run has begun: without one."""
 
 from __future__ import annotations
 
@@ -9,9 +10,13 @@ from composer.core import Callback, State, Time
 from composer.loggers import Logger
 from composer.utils import dist
 
+from theworld.checkpoint.fence import Fence
 from theworld.signals import StopRequest
 
 log = logging.getLogger(__name__)
+
+
+STOP, SUPERSEDED = 1, 2
 
 
 class StoppedInEvaluation(Exception):
@@ -25,8 +30,9 @@ class Preemption(Callback):
     checkpoint at that very batch.
     """
 
-    def __init__(self, stop: StopRequest) -> None:
+    def __init__(self, stop: StopRequest, fence: Fence) -> None:
         self.stop = stop
+        self.fence = fence
         self.stopped = False
         self.planned: Time | None = None
 
@@ -45,9 +51,16 @@ class Preemption(Callback):
             raise StoppedInEvaluation
 
     def agreed(self, state: State) -> bool:
-        """Whether any rank wants to stop; all ranks call it."""
-        wish = state.device.tensor_to_device(torch.tensor([int(self.stop.wanted)], dtype=torch.int32))
+        """Whether any rank wants to stop; all ranks call it.
+
+        Raises:
+            Superseded: on all ranks, if rank 0 has seen a newer start of the run.
+        """
+        own = SUPERSEDED if self.fence.lost else STOP if self.stop.wanted else 0
+        wish = state.device.tensor_to_device(torch.tensor([own], dtype=torch.int32))
         dist.all_reduce(wish, reduce_operation="MAX")
+        if wish.item() == SUPERSEDED:
+            self.fence.look_together()
         self.stopped = bool(wish.item())
         return self.stopped
 
