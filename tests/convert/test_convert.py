@@ -107,7 +107,7 @@ def test_an_id_with_two_files_uses_the_same_one_whatever_the_listing(tmp_path: P
         (raw.images / folder).mkdir()
         (raw.images / folder / f"{name(1)}.jpg").write_bytes(image_bytes(7))
     (raw.images / f"{name(1)}.png").write_bytes(image_bytes(8, "PNG"))
-    report = convert(raw.config())
+    report = convert(raw.config(image_folders=[".", "*"]))
     assert (report.images, report.written) == (5, 2)
     shard = (raw.out / "gen-00000" / "shard.00000.mds").read_bytes()
     assert image_bytes(1) in shard

@@ -22,6 +22,9 @@ class ConvertConfig:
     """Folder for a JSON that comes from the Hub; null: $TMPDIR."""
     images: str = MISSING
     """Folder with <filename>.jpg (.jpeg .png .webp), flat or sharded in sub-folders."""
+    image_folders: list[str] | None = None
+    """Sub-folders of images to take from, best first, as patterns such as [train, "*"]; "." is images itself. null:
+    all, but nothing that looks like a depth map or mask beside photos, and no id with several files that differ."""
     out: str = MISSING
     """Where generations of MDS shards go: a folder, or a URL that Streaming can upload to."""
     num_samples: int | None = None

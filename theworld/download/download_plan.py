@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from theworld.data.entries.check_entry import id_key
+from theworld.data.entries.choose_images import NO_RANK, folder_ranks
 from theworld.data.entries.headers import JPEG_END, JPEG_START, BadImage, check_image
 from theworld.data.entries.images import ImageTable, image_suffix, positions, scan_images
 from theworld.data.shards.dataset import DataSet
@@ -19,6 +20,7 @@ from theworld.data.shards.remote_data_set import RemoteDataSet, staging_folder
 from theworld.download.download_settings import Settings
 from theworld.download.state import State
 from theworld.download.wanted import Wanted
+from theworld.errors import UserError
 
 CHECK_THREADS = 16
 CHECK_BLOCK = 1024
@@ -64,7 +66,8 @@ def make_plan(settings: Settings, state: State, wanted: Wanted, stop: Callable[[
         KeyboardInterrupt: it said so.
         UserError: the folder, or the data set's manifest, cannot be read.
     """
-    scan = scan_images(settings.images)
+    check_folders(settings)
+    scan = scan_images(settings.images, settings.convert.image_folders, keep_unclear=True)
     rows, found = positions(scan.keys, wanted.keys)
     whole = state.whole_rows(scan)
     unknown = np.unique(rows[found][~whole[rows[found]]])
@@ -87,6 +90,17 @@ def make_plan(settings: Settings, state: State, wanted: Wanted, stop: Callable[[
         there |= converted
     missing = positions(state.missing_keys(), wanted.keys)[1] & ~there
     return Plan(there, missing, replace, len(bad), only_files)
+
+
+def check_folders(settings: Settings) -> None:
+    """Images must be written where ``convert.image_folders`` has them found again."""
+    named = settings.convert.image_folders
+    folder = "" if settings.layout == "flat" else "00"
+    if settings.to == "images" and named is not None and folder_ranks([folder], named)[0] == NO_RANK:
+        raise UserError(
+            f"convert.image_folders: {named} leaves out where the download goes; add {'??' if folder else '.'!r}, or "
+            "set convert.images to one of them"
+        )
 
 
 def remember(state: State, scan: ImageTable, rows: np.ndarray) -> None:

@@ -58,7 +58,7 @@ class SpooledDownload(Download):
         if not len(scan_images(spool)):
             return
         try:
-            done = convert(replace(self.settings.convert, images=str(spool)))
+            done = convert(replace(self.settings.convert, images=str(spool), image_folders=None))
         except KeyboardInterrupt:  # its own handler of SIGTERM; the next run goes on with it
             self.report.stopped = "SIGTERM"
             return

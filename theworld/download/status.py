@@ -50,7 +50,7 @@ def status(config: Config) -> Status:
     settings = check_settings(config)
     result = Status()
     there = settings.images.is_dir()
-    scan = scan_images(settings.images) if there else empty_table()
+    scan = scan_images(settings.images, settings.convert.image_folders) if there else empty_table()
     out = settings.convert.out
     root = staging_folder(out) if "://" in out else Path(out)
     state = State(settings.images, settings.state)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from theworld.data.entries.check_entry import IMAGE_SUFFIXES, id_key, image_id
+from theworld.data.entries.choose_images import Files, PassedOver, choose
 from theworld.errors import UserError
 from theworld.files import load_arrays, save_arrays
 
@@ -26,6 +28,7 @@ class ImageTable:
         lengths: (n,) int64, bytes of each path.
         names: paths relative to the folder, UTF-8 with surrogate escapes, one after the other.
         repeated: files beyond the first for their id.
+        passed_over: files that were not taken, by reason.
         unreadable: what could not be looked into, and why, a line each.
     """
 
@@ -36,6 +39,7 @@ class ImageTable:
     lengths: np.ndarray
     names: bytes
     repeated: int = 0
+    passed_over: list[PassedOver] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -87,22 +91,79 @@ def positions(table: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return rows, table[rows] == keys
 
 
-def scan_images(folder: Path) -> ImageTable:
-    """Every image file below ``folder``; each directory is listed once.
+class Listing:
+    """Image files in the order in which they are found."""
 
-    Files with a leading dot and files with any other suffix (a downloader's temporary names) are
-    passed over. When an id has several files, the one whose suffix comes first in
-    ``IMAGE_SUFFIXES`` counts, then the one whose path sorts first, so that the order of the listing
-    does not matter.
+    def __init__(self) -> None:
+        self.keys, self.sizes, self.mtimes, self.lengths = array("Q"), array("q"), array("q"), array("q")
+        self.suffixes, self.folders = array("B"), array("I")
+        self.names = bytearray()
+        self.folder_names: list[str] = []
+        self.unreadable: list[str] = []
+
+    def read(self, folder: Path, relative: str) -> list[str]:
+        """Take the image files of one directory; gives the directories in it.
+
+        Raises:
+            OSError: it cannot be listed.
+        """
+        inner: list[str] = []
+        with os.scandir(folder / relative) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                path = os.path.join(relative, entry.name)
+                if is_folder(entry):
+                    inner.append(path)
+                elif image_suffix(entry.name) in IMAGE_SUFFIXES and (status := stat_or_none(entry)):
+                    self._add(relative, entry.name, path, status)
+        return inner
+
+    def _add(self, relative: str, name: str, path: str, status: os.stat_result) -> None:
+        if not self.folder_names or self.folder_names[-1] != relative:
+            self.folder_names.append(relative)
+        encoded = os.fsencode(path)
+        self.keys.append(id_key(image_id(printable(name))))
+        self.sizes.append(status.st_size)
+        self.mtimes.append(status.st_mtime_ns)
+        self.lengths.append(len(encoded))
+        self.suffixes.append(IMAGE_SUFFIXES.index(image_suffix(name)))
+        self.folders.append(len(self.folder_names) - 1)
+        self.names += encoded
+
+    def table(self, named: Sequence[str] | None, keep_unclear: bool) -> ImageTable:
+        """One file for each id (:func:`~theworld.data.entries.choose_images.choose`)."""
+        keys, sizes = np.array(self.keys, np.uint64), np.array(self.sizes, np.int64)
+        mtimes, lengths = np.array(self.mtimes, np.int64), np.array(self.lengths, np.int64)
+        found = ImageTable(keys, sizes, mtimes, np.cumsum(lengths) - lengths, lengths, bytes(self.names))
+        suffixes, folders = np.array(self.suffixes, np.int64), np.array(self.folders, np.int64)
+        files = Files(keys, sizes, suffixes, folders, self.folder_names, found.path)
+        rows, passed_over = choose(files, named, keep_unclear)
+        return ImageTable(
+            *(column[rows] for column in (keys, sizes, mtimes, found.starts, lengths)),
+            names=found.names,
+            repeated=len(found) - len(rows) - sum(one.count for one in passed_over),
+            passed_over=passed_over,
+            unreadable=sorted(self.unreadable),
+        )
+
+
+def scan_images(folder: Path, named: Sequence[str] | None = None, keep_unclear: bool = False) -> ImageTable:
+    """Every image file below ``folder``, one for each id; each directory is listed once.
+
+    Files with a leading dot and files with any other suffix (a downloader's temporary names) are passed over.
+
+    Args:
+        folder: the image folder.
+        named: ``convert.image_folders``.
+        keep_unclear: take one of several files of an id that differ, instead of none.
 
     Raises:
         UserError: the folder itself cannot be read; a folder or link below it that cannot is passed over and named.
     """
-    keys, sizes, mtimes, lengths = array("Q"), array("q"), array("q"), array("q")
-    names = bytearray()
+    listing = Listing()
     pending = [""]
     seen: set[tuple[int, int]] = set()
-    unreadable: list[str] = []
     while pending:
         relative = pending.pop()
         try:
@@ -110,27 +171,12 @@ def scan_images(folder: Path) -> ImageTable:
             if (directory.st_dev, directory.st_ino) in seen:  # a link that leads back up
                 continue
             seen.add((directory.st_dev, directory.st_ino))
-            with os.scandir(folder / relative) as listing:
-                for entry in listing:
-                    if entry.name.startswith("."):
-                        continue
-                    path = os.path.join(relative, entry.name)
-                    if is_folder(entry):
-                        pending.append(path)
-                    elif image_suffix(entry.name) in IMAGE_SUFFIXES and (status := stat_or_none(entry)):
-                        encoded = os.fsencode(path)
-                        keys.append(id_key(image_id(printable(entry.name))))
-                        sizes.append(status.st_size)
-                        mtimes.append(status.st_mtime_ns)
-                        lengths.append(len(encoded))
-                        names += encoded
+            pending += listing.read(folder, relative)
         except OSError as error:
             if not relative:
                 raise UserError(f"{folder}: cannot read the images: {error.strerror}; set convert.images") from error
-            unreadable.append(f"{relative}: {error.strerror}")
-    table = sorted_table(keys, sizes, mtimes, lengths, bytes(names))
-    table.unreadable = sorted(unreadable)
-    return table
+            listing.unreadable.append(f"{relative}: {error.strerror}")
+    return listing.table(named, keep_unclear)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
@@ -156,39 +202,3 @@ def stat_or_none(entry: os.DirEntry[str]) -> os.stat_result | None:
         return entry.stat()
     except FileNotFoundError:
         return None
-
-
-def sorted_table(keys: array, sizes: array, mtimes: array, lengths: array, names: bytes) -> ImageTable:
-    """Arrays in listing order to a table sorted by key with one row per id."""
-    all_lengths = np.array(lengths, np.int64)
-    starts = np.cumsum(all_lengths) - all_lengths
-    all_keys = np.array(keys, np.uint64)
-    order = np.argsort(all_keys, kind="stable")
-    table = ImageTable(
-        all_keys[order],
-        np.array(sizes, np.int64)[order],
-        np.array(mtimes, np.int64)[order],
-        starts[order],
-        all_lengths[order],
-        names,
-    )
-    same = np.flatnonzero(table.keys[1:] == table.keys[:-1])
-    if not len(same):
-        return table
-    keep = np.ones(len(table), bool)
-    for key in np.unique(table.keys[same]):
-        rows = key_rows(table.keys, key)
-        best = min(rows, key=lambda row: preference(table.path(row)))
-        keep[rows] = False
-        keep[best] = True
-    reduced = table.select(keep)
-    reduced.repeated = int(len(table) - len(reduced))
-    return reduced
-
-
-def key_rows(keys: np.ndarray, key: np.uint64) -> np.ndarray:
-    return np.arange(np.searchsorted(keys, key, "left"), np.searchsorted(keys, key, "right"))
-
-
-def preference(path: str) -> tuple[int, str]:
-    return IMAGE_SUFFIXES.index(image_suffix(path)), path

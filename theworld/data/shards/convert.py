@@ -136,14 +136,12 @@ class Conversion:
             self._publish(pending)
             pending = None
         self._check_lasting()
-        scan = scan_images(self.settings.images)
-        self.report.images = len(scan) + scan.repeated
-        self.report.unreadable = len(scan.unreadable)
-        if scan.unreadable:
-            logger.warning("%s: cannot be read, passed over: %s", self.settings.images, "; ".join(scan.unreadable[:5]))
+        scan = scan_images(self.settings.images, self.settings.image_folders)
+        self.report.scanned(scan, self.settings.images)
         if not len(scan) and not self.report.before:
+            left = "".join(f"; {one.count} {one.reason}" for one in scan.passed_over)
             raise UserError(
-                f"convert.images: {self.settings.images}: no .jpg, .jpeg, .png or .webp file in it or below it"
+                f"convert.images: {self.settings.images}: no .jpg, .jpeg, .png or .webp file in it or below it{left}"
             )
         if pending is not None:
             self._write(pending)

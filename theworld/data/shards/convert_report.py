@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from theworld.data.entries.choose_images import NOT_NAMED, PassedOver
 from theworld.data.entries.frame import FRACTIONS, OUTSIDE, SCALED, TURNED, UNKNOWN
+from theworld.data.entries.images import ImageTable
 from theworld.progress import LINE_EVERY, Progress
 
 NO_IMAGE = "image not there yet"
@@ -62,6 +65,7 @@ class Report:
         entries: entries in the conversations file.
         images: image files found.
         unreadable: folders and links among the images that could not be looked into.
+        passed_over: image files that were not taken, by reason.
         written: samples in the generations that this run added, those of shards finished by a killed run included.
         held_out: how many of these went to the held-out set.
         before: samples that were there already.
@@ -76,6 +80,7 @@ class Report:
     entries: int = 0
     images: int = 0
     unreadable: int = 0
+    passed_over: list[PassedOver] = field(default_factory=list)
     written: int = 0
     held_out: int = 0
     before: int = 0
@@ -86,11 +91,26 @@ class Report:
     generations: list[str] = field(default_factory=list)
     frames: Frames = field(default_factory=Frames)
 
+    def scanned(self, scan: ImageTable, folder: Path) -> None:
+        """Count the image files, and say which of them are not taken."""
+        self.images = len(scan) + scan.repeated + sum(one.count for one in scan.passed_over)
+        self.unreadable, self.passed_over = len(scan.unreadable), scan.passed_over
+        if scan.unreadable:
+            logger.warning("%s: cannot be read, passed over: %s", folder, "; ".join(scan.unreadable[:5]))
+        for one in scan.passed_over:
+            if one.reason != NOT_NAMED:
+                logger.warning(
+                    "%s: %d files are %s, such as %s: not taken; to take them, name their folders, best first, in "
+                    "convert.image_folders",
+                    *(folder, one.count, one.reason, one.example),
+                )
+
     def table(self) -> str:
         """The counts, a line each."""
         rows = [("entries read", self.entries), ("images found", self.images), ("already there", self.before)]
         if self.unreadable:
             rows.append(("folders that cannot be read", self.unreadable))
+        rows += [(f"images not taken: {one.reason}", one.count) for one in self.passed_over]
         rows.append(("written", self.written))
         if self.held_out:
             rows.append(("  of these held out", self.held_out))

@@ -34,6 +34,7 @@ class Settings:
     json: str
     json_cache: str | None
     images: Path
+    image_folders: tuple[str, ...] | None
     out: str
     num_samples: int | None
     workers: int
@@ -71,6 +72,7 @@ class Settings:
             "verify": self.verify,
             "rescale_boxes": self.rescale_boxes,
             "images": str(self.images.absolute()),
+            "image_folders": list(self.image_folders) if self.image_folders is not None else None,
         }
 
 
@@ -112,6 +114,7 @@ def check_settings(config: ConvertConfig, latents: LatentColumn | None = None) -
         json=config.json,
         json_cache=config.json_cache,
         images=Path(config.images),
+        image_folders=check_folders(config.image_folders),
         out=config.out,
         num_samples=config.num_samples,
         workers=config.workers or len(os.sched_getaffinity(0)),
@@ -126,6 +129,16 @@ def check_settings(config: ConvertConfig, latents: LatentColumn | None = None) -
         rescale_boxes=config.rescale_boxes,
         holdout=config.holdout,
     )
+
+
+def check_folders(patterns: list[str] | None) -> tuple[str, ...] | None:
+    """``convert.image_folders``, whose patterns are relative to the image folder."""
+    for pattern in patterns or ():
+        if not pattern or pattern.startswith("/") or ".." in pattern.split("/"):
+            raise UserError(f"convert.image_folders: {pattern!r}: expected a folder below convert.images, or a pattern")
+    if patterns == []:
+        raise UserError('convert.image_folders: []: expected folders below convert.images, "." for it itself, or null')
+    return tuple(patterns) if patterns is not None else None
 
 
 def parse_size(value: int | str) -> int:
