@@ -18,6 +18,10 @@ ROOT = Path(__file__).parents[1]
 SMOKE_YAML = str(ROOT / "yamls" / "smoke.yaml")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--data", help="folder with SpatialRGPT-Bench's questions.jsonl and answers-MODEL.jsonl")
+
+
 @pytest.fixture(scope="session")
 def raw_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``openspatial.json`` and ``images/``: 26 small entries, all images there."""
