@@ -54,7 +54,9 @@ def test_agreement_with_labels_by_hand(half: str, data: Path, questions: dict[st
         if verdict != label["label"]:
             wrong.append((label["model"], label["id"], label["label"], verdict))
     low, high = wilson(equal, len(labels))
-    report = f"{half}: {equal}/{len(labels)} agree, 95 % {low:.1f} to {high:.1f}; {decided}/{decidable} decided; {wrong}"
+    report = (
+        f"{half}: {equal}/{len(labels)} agree, 95 % {low:.1f} to {high:.1f}; {decided}/{decidable} decided; {wrong}"
+    )
     print(report)
     assert equal >= 98, report
     assert decided >= 0.99 * decidable - 1e-9 or half == "held", report

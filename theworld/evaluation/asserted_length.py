@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from theworld.evaluation.aliases import GENERIC, aliases
 from theworld.evaluation.conclude import DIRECT, LOOSE, WEAK, Claim, conclude
 from theworld.evaluation.lengths import Length, digits_for_words, find_lengths
-from theworld.evaluation.statements import CLAUSE_WITH_LABEL, Statement, plain_text, statements
+from theworld.evaluation.statements import CLAUSE_WITH_LABEL, Statement, statements
 
 FOREIGN = -1
 """Of a thing that an answer names without saying that it is the region: counts if nothing else is measured."""
@@ -50,38 +51,6 @@ GOES_ON = re.compile(r"(?:and |which |that )?(?:is|are|appears?|seems?|looks?|me
 PARTNER = re.compile(
     r"\b(?:from|between|and|to) (?:the|an?|its) ([a-z][a-z ]*?)(?=$|[.,)(]| is\b| are\b| and\b| to\b| appears?\b)", re.I
 )
-GENERIC = frozenset(
-    re.findall(
-        r"\w+",
-        """
-        a an the this that these those each its it they their them both two one i we you my our is are be of in on
-        at to for from with and or as by about around approximately roughly very quite just likely probably
-        estimated approximate estimate estimation answer value measurement result total overall actual exact real
-        final visual rough region regions area areas box boxes bounding rectangle object objects item items
-        highlighted marked labeled shown height width size distance gap space separation dimension dimensions
-        vertical horizontal horizontally vertically radius diameter length extent between bottom top would can
-        could might may has have apart here there which reference where calculated estimating based guess appears
-        appear seems seem looks look measures measured stands closer shows show correct b c d r image visually say
-        """,
-    )
-)
-"""Words that name no thing of the picture."""
-ALIASES = (
-    re.compile(r"R(\d+) ?\(([^()]*)\)"),
-    re.compile(r"R(\d+) ?(?::|is|appears to be|seems to be|encompasses|contains|covers) (?:the|an?) ([^.,(\n]*)", re.I),
-)
-ALIAS_BEFORE = re.compile(r"((?:[\w-]+ ){1,4})\(\s*R(\d+)\s*\)")
-
-
-def aliases(text: str, region: int) -> set[str]:
-    """Words by which an answer calls a region: "Region [0] (the sofa)"; none that also stand for another region."""
-    words: dict[int, set[str]] = {}
-    named = [(int(found[1]), found[2]) for pattern in ALIASES for found in pattern.finditer(text)]
-    named += [(int(found[2]), found[1]) for found in ALIAS_BEFORE.finditer(text)]
-    for number, phrase in named:
-        words.setdefault(number, set()).update(re.findall(r"[a-z]+", phrase.lower()))
-    others = {word for number, group in words.items() if number != region for word in group}
-    return words.get(region, set()) - others - GENERIC
 
 
 def asserted_length(answer: str, dimension: str, regions: Sequence[int]) -> Length | None:
@@ -96,9 +65,8 @@ def asserted_length(answer: str, dimension: str, regions: Sequence[int]) -> Leng
         None where it asserts none, only pixels, or two different ones.
     """
     is_distance = dimension.endswith("distance")
-    known = set().union(
-        *(aliases(plain_text(answer, regions), region) for region in regions[: 2 if is_distance else 1])
-    )
+    named = aliases(answer, regions)
+    known = set().union(*(named[region] for region in regions[: 2 if is_distance else 1]))
     is_compared = REFERENCE.search(answer) is not None
     claims: list[Claim[Length]] = []
     for statement in statements(answer, regions):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from theworld.evaluation.aliases import aliases, with_regions
 from theworld.evaluation.conclude import DIRECT, WEAK, Claim, conclude
 from theworld.evaluation.statements import ELIDED, Statement, statements
 
@@ -97,6 +98,7 @@ NO = re.compile(
 NODS = re.compile(
     r"^(?:correct|true|right|that is (?:true|correct|right)|that's (?:true|correct|right)|it is true)$", re.I
 )
+Named = Mapping[int, set[str]]
 Topic = TypeVar("Topic", int, "int | None")
 BARE_CHOICE = re.compile(r"\W*(?:(not )?(?:the answer is|it is|it's|is)\s+)?(?:the )?R(\d+)\W*", re.I)
 
@@ -207,12 +209,21 @@ def asserted_truth(answer: str, axis: str, end: int, regions: Sequence[int]) -> 
         None where it says neither or both.
     """
     claims: list[Claim[bool]] = []
-    topic = regions[0]
+    topic, named = regions[0], aliases(answer, regions)
     for statement in statements(answer, regions):
-        found = truths(statement, axis, end, regions, topic, is_first=not claims)
+        found = truths(statement, named, axis, end, regions, topic, is_first=not claims)
         claims += found or refusal(statement)
         topic = topic_of(statement, regions, topic)
     return conclude(claims, lambda first, second: first == second)
+
+
+def compare_by_name(
+    clause: str, named: Named, axis: str, regions: Sequence[int], implied: int | None
+) -> Comparison | None:
+    """As :func:`compare`, also where a clause calls the regions by other words; that counts if nothing else is said."""
+    renamed = with_regions(clause, named)
+    comparison = compare(renamed, axis, regions, implied)
+    return comparison if renamed == clause or comparison is None else replace(comparison, strength=WEAK)
 
 
 def refusal(statement: Statement) -> list[Claim[Any]]:
@@ -238,7 +249,13 @@ def implied_region(clauses: Sequence[str], place: int, topic: int | None, region
 
 
 def truths(
-    statement: Statement, axis: str, end: int, regions: Sequence[int], topic: int, is_first: bool
+    statement: Statement,
+    named: Named,
+    axis: str,
+    end: int,
+    regions: Sequence[int],
+    topic: int,
+    is_first: bool,
 ) -> list[Claim[bool]]:
     """Every yes and no in a statement, said or implied by a comparison."""
     claims = []
@@ -254,7 +271,7 @@ def truths(
         implied = implied_region(clauses, place, topic, regions)
         if implied is None and place == 0 and is_first and ELIDED in clause:
             implied = regions[0]
-        comparison = compare(clause, axis, regions, implied)
+        comparison = compare_by_name(clause, named, axis, regions, implied)
         if comparison is not None:
             asked = end if comparison.first == regions[0] else -end
             claims.append(Claim(comparison.end == asked, comparison.strength, statement.marked))
@@ -269,19 +286,22 @@ def asserted_choice(answer: str, axis: str, end: int, regions: Sequence[int]) ->
     """
     claims: list[Claim[int]] = []
     topic: int | None = None
+    named = aliases(answer, regions)
     for statement in statements(answer, regions):
-        claims += choices(statement, axis, end, regions, topic) or refusal(statement)
+        claims += choices(statement, named, axis, end, regions, topic) or refusal(statement)
         topic = topic_of(statement, regions, topic)
     return conclude(claims, lambda first, second: first == second)
 
 
-def choices(statement: Statement, axis: str, end: int, regions: Sequence[int], topic: int | None) -> list[Claim[int]]:
+def choices(
+    statement: Statement, named: Named, axis: str, end: int, regions: Sequence[int], topic: int | None
+) -> list[Claim[int]]:
     """Every region that a statement chooses, by a comparison or by its name alone."""
     claims = []
     clauses = statement.clauses()
     for place, clause in enumerate(clauses):
         implied = implied_region(clauses, place, topic, regions)
-        comparison = compare(clause, axis, regions, implied)
+        comparison = compare_by_name(clause, named, axis, regions, implied)
         if comparison is not None:
             chosen = comparison.first if comparison.end == end else comparison.second
             claims.append(Claim(NEITHER if comparison.end == 0 else chosen, comparison.strength, statement.marked))
