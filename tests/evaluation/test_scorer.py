@@ -40,6 +40,7 @@ def question(category: str, reference: str) -> Question:
         ("1,5 m", 1.5),
         ("30 cm (about 11.8 inches)", 0.3),
         ("3\u20134 feet (0.9\u20131.2 meters)", 1.0668),
+        ("170-180 cm (5'7\" - 5'11\")", 1.75),
         ("2 yards", 1.8288),
         ("12 in", 0.3048),
     ],
@@ -88,6 +89,10 @@ def test_in_is_a_unit_only_where_it_cannot_be_a_word() -> None:
         ("Region [0] is less than 5 meters tall.", UNDECIDED),
         ("Region [0] is more than 9 meters tall.", WRONG),
         ("It is **2 meters**.\nuser\nHow wide is it?\nmodel\nIt is 7 meters.", RIGHT),
+        ("The lamp is our yardstick. It is 5 m tall. Region [0] is 2 m tall.", RIGHT),
+        ("Region [1] is a lamp. It is 2 m tall.", UNDECIDED),
+        ("Region [0] is a lamp. It is 2 m tall.", RIGHT),
+        ("Height: 5 m - 3 m = 2 m", RIGHT),
         ("The person is sitting, and appears to be 5 meters tall. Region [0] is 2 m tall.", RIGHT),
     ],
 )

@@ -28,6 +28,10 @@ FORBIDDEN = {
     "theworld.download": {"theworld.model", "theworld.checkpoint", "theworld.hub", "theworld.train"},
     "theworld.synthetic": {"theworld.data", "theworld.model", "theworld.train", "theworld.hub", "theworld.config"},
     "theworld.train": {"theworld.commands", "theworld.download"},
+    "theworld.evaluation": {
+        *("theworld.data", "theworld.model", "theworld.checkpoint", "theworld.hub", "theworld.train"),
+        *("theworld.config", "theworld.download"),
+    },
     "theworld.audit": {"theworld.data", "theworld.model", "theworld.checkpoint", "theworld.hub", "theworld.train"},
 }
 """Package -> packages that nothing in it may import; the rules of CONTRIBUTING.md."""
@@ -126,7 +130,7 @@ def test_no_test_file_name_twice() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
-@pytest.mark.parametrize("module", ["theworld", "theworld.config.load", "theworld.model", "theworld.download.start"])
+@pytest.mark.parametrize("module", ["theworld", "theworld.config.load", "theworld.model", "theworld.download.start", "theworld.evaluation.score"])
 def test_light_modules_import_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

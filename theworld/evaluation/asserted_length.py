@@ -43,6 +43,7 @@ OWNER = (
     re.compile(r"^\W*((?:[\w-]+ ){0,4}[\w-]+)\s*[:=]", re.I),
     re.compile(r"^\W*(?:each|the|an?|most|standard|typical|average) ((?:[\w-]+ ){0,4}[\w-]+)\s*$", re.I),
 )
+PRONOUN = re.compile(r"(?:it|they|this|these)\b", re.I)
 RECKONING = re.compile(r"=|\d[\w ]*\s[+/*]\s*\d|\d[\w ]*\s[+/*]\s*$")
 RECKONING_STEP = re.compile(r"[+*/]|\d[\w ]*\s-\s")
 SIDES = {"tall": "height", "high": "height", "wide": "width", "across": "width", "deep": "depth", "long": "depth"}
@@ -69,8 +70,11 @@ def asserted_length(answer: str, dimension: str, regions: Sequence[int]) -> Leng
     known = set().union(*(named[region] for region in regions[: 2 if is_distance else 1]))
     is_compared = REFERENCE.search(answer) is not None
     claims: list[Claim[Length]] = []
+    topic = ""
     for statement in statements(answer, regions):
-        found = claims_of(statement, dimension, regions[0], known)
+        if not PRONOUN.match(statement.text):
+            topic = statement.text if re.search(r"R\d", statement.text) or is_foreign(statement.text, known) else ""
+        found = claims_of(statement, dimension, regions[0], known, topic)
         if not found and statement.marked and statement.refuses:
             found = [Claim(None, marked=True)]
         claims += [claim for claim in found if claim.strength != FOREIGN or not is_compared]
@@ -86,9 +90,9 @@ def same_length(first: Length, second: Length) -> bool:
     return first.bound == second.bound and abs(first.metres - second.metres) <= SAME * max(first.metres, second.metres)
 
 
-def claims_of(statement: Statement, dimension: str, region: int, known: set[str]) -> list[Claim[Length]]:
-    """What a statement asserts of the dimension asked."""
-    claims, subject = [], ""
+def claims_of(statement: Statement, dimension: str, region: int, known: set[str], topic: str) -> list[Claim[Length]]:
+    """What a statement asserts of the dimension asked; ``topic``: the statement that says what "it" is."""
+    claims, subject = [], topic if PRONOUN.match(statement.text) and not dimension.endswith("distance") else ""
     for clause in statement.clauses(CLAUSE_WITH_LABEL):
         clause = digits_for_words(clause)
         if subject and GOES_ON.match(clause):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 IN_AS_UNIT = r"in(?=\s*(?:$|[.,;:)(\]]|tall|wide|high|long|apart|away|from|in |to |or |and |x |\*))"
@@ -78,6 +79,9 @@ class Length:
     """-1: less than that, 1: more than that."""
 
 
+Join = Callable[[str, Length, str, Length], "Length | None"]
+
+
 def digits_for_words(text: str) -> str:
     """Numbers in words as digits: "one and a half" is 1.5, "a few" 3."""
 
@@ -122,13 +126,24 @@ def find_lengths(text: str) -> list[Length]:
         unit = next(factor for place, factor in enumerate(UNITS.values()) if match[f"u{place}"])
         number = re.match(NUMBER, match[0], re.IGNORECASE)
         assert number is not None
-        here = with_range_start(text, value_of(number[0]), unit, match.start(), match.end())
-        joined = join(text, found[-1], here) if found else None
-        if joined is None:
-            found.append(here)
-        else:
-            found[-1] = joined
+        found.append(with_range_start(text, value_of(number[0]), unit, match.start(), match.end()))
+    for join in (as_sum, as_range, as_restated):
+        found = joined(text, found, join)
     return [replace(length, bound=bound_of(text[: length.start])) for length in found]
+
+
+def joined(text: str, lengths: list[Length], join: Join) -> list[Length]:
+    """Neighbours that are one length in one."""
+    kept: list[Length] = []
+    for length in lengths:
+        whole = None
+        if kept and kept[-1].metres is not None and length.metres is not None:
+            whole = join(text[: kept[-1].start], kept[-1], text[kept[-1].end : length.start], length)
+        if whole is None:
+            kept.append(length)
+        else:
+            kept[-1] = whole
+    return kept
 
 
 def with_range_start(text: str, value: float, unit: float | None, start: int, end: int) -> Length:
@@ -139,21 +154,27 @@ def with_range_start(text: str, value: float, unit: float | None, start: int, en
     return Length(None if unit is None else value * unit, start, end, unit)
 
 
-def join(text: str, first: Length, second: Length) -> Length | None:
-    """One length of two that stand together, or None if they are two."""
-    if first.metres is None or second.metres is None or first.unit is None or second.unit is None:
-        return None
-    between = text[first.end : second.start]
+def as_sum(before: str, first: Length, between: str, second: Length) -> Length | None:
+    """5 feet 6 inches."""
     pair = (first.unit, second.unit)
     if pair in ((0.3048, 0.0254), (1.0, 0.01), (0.9144, 0.3048)) and re.fullmatch(r"\s*(?:and|,|-)?\s*", between, re.I):
-        return replace(first, metres=first.metres + second.metres, end=second.end)
-    is_between = re.search(r"\bbetween\s+$", text[: first.start], re.I)
-    if re.fullmatch(r"\s*(?:-|to|or)\s*", between, re.I) or (is_between and re.fullmatch(r"\s*and\s*", between, re.I)):
-        return replace(first, metres=(first.metres + second.metres) / 2, end=second.end)
-    restated = re.fullmatch(r"\s*(?:\(|/|=|,? or)\s*(?:about|approximately|around|roughly|~|or)?\s*", between, re.I)
-    if restated and abs(first.metres - second.metres) <= 0.15 * first.metres:
-        return replace(first, end=second.end)
+        return replace(first, metres=(first.metres or 0) + (second.metres or 0), end=second.end)
     return None
+
+
+def as_range(before: str, first: Length, between: str, second: Length) -> Length | None:
+    """10 inches to 1 foot: the middle."""
+    is_between = re.search(r"\bbetween\s+$", before, re.I)
+    if re.fullmatch(r"\s*(?:-|to|or)\s*", between, re.I) or (is_between and re.fullmatch(r"\s*and\s*", between, re.I)):
+        return replace(first, metres=((first.metres or 0) + (second.metres or 0)) / 2, end=second.end)
+    return None
+
+
+def as_restated(before: str, first: Length, between: str, second: Length) -> Length | None:
+    """6 feet (1.8 m): the first."""
+    restated = re.fullmatch(r"\s*(?:\(|/|=|,? or)\s*(?:about|approximately|around|roughly|~|or)?\s*", between, re.I)
+    size = first.metres or 0
+    return replace(first, end=second.end) if restated and abs(size - (second.metres or 0)) <= 0.15 * size else None
 
 
 def bound_of(before: str) -> int:

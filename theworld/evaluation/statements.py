@@ -61,7 +61,7 @@ SITUATION = re.compile(r"\bif (?:you|i|we|one) (?:are|were|is|stand)\b[^,.]*?R\d
 SPEAKER = re.compile(r"^\s*(user|model|assistant|human)\s*:?\s*$", re.IGNORECASE)
 OPTION = re.compile(r"^\(?[A-Ea-e][.)]\s+")
 BREAKS = (
-    r",(?!\d|\s*[\w-]+\s*(?:inch|cm|centi))|;|\s-\s|\b(?:but|while|whereas|because|since|although|though|however|so)\b"
+    r",(?!\d|\s*[\w-]+\s*(?:inch|cm|centi))|;|\s-\s(?!\d)|\b(?:but|while|whereas|because|since|although|though|however|so)\b"
     r"|\band\b(?=\s+(?:the\s+)?(?:R\w|it)\s+(?:is|has|are|appears?)\b)"
 )
 CLAUSE = re.compile(BREAKS + r"|[()]|:(?!\d)", re.IGNORECASE)
