@@ -130,7 +130,10 @@ def test_no_test_file_name_twice() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
-@pytest.mark.parametrize("module", ["theworld", "theworld.config.load", "theworld.model", "theworld.download.start", "theworld.evaluation.score"])
+@pytest.mark.parametrize(
+    "module",
+    ["theworld", "theworld.config.load", "theworld.model", "theworld.download.start", "theworld.evaluation.score"],
+)
 def test_light_modules_import_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
