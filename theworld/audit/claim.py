@@ -1,11 +1,12 @@
 """What the newest whole checkpoint of a run says of its passes.
 
-A checkpoint file is a zip archive with a pickle in it. The pickle is never executed: its operations are read one by
-one, and the text of the proof is among their arguments.
+A checkpoint file is a zip archive with a pickle in it, a sharded checkpoint a folder of such. The pickles are never
+executed: their operations are read one by one, and the text of the proof is among their arguments.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import pickletools
 import re
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from theworld.audit.sharded_proof import read_entry
 from theworld.errors import UserError
 
 KEY = "theworld_proof"
@@ -97,10 +99,9 @@ def newest_claim(save_folder: Path) -> Claim | None:
     for path in checkpoints(save_folder):
         try:
             text = text_in_folder(path) if path.is_dir() else text_in_file(path)
-        except (zipfile.BadZipFile, EOFError, KeyError, ValueError, NotImplementedError) as error:
+            return parse_claim(path, text, notes) if text is not None else None
+        except (zipfile.BadZipFile, EOFError, LookupError, ValueError, TypeError, NotImplementedError) as error:
             notes.append(f"{path.name}: not a whole checkpoint, passed over ({error})")
-            continue
-        return parse_claim(path, text, notes) if text is not None else None
     return None
 
 
@@ -125,12 +126,21 @@ def text_in_file(path: Path) -> str | None:
             damaged = archive.testzip()
             if damaged is not None:
                 raise zipfile.BadZipFile(f"{damaged} is damaged")
-        pickled = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
-        if pickled is None:
-            raise zipfile.BadZipFile("no data.pkl in it")
-        for _, argument, _ in pickletools.genops(archive.read(pickled)):
-            if isinstance(argument, str) and argument.startswith(f'{{"{KEY}": '):
-                return argument
+        return text_in_archive(archive)
+
+
+def text_in_archive(archive: zipfile.ZipFile) -> str | None:
+    """The proof in what ``torch.save`` wrote.
+
+    Raises:
+        zipfile.BadZipFile: there is no pickle in it.
+    """
+    pickled = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
+    if pickled is None:
+        raise zipfile.BadZipFile("no data.pkl in it")
+    for _, argument, _ in pickletools.genops(archive.read(pickled)):
+        if isinstance(argument, str) and argument.startswith(f'{{"{KEY}": '):
+            return argument
     return None
 
 
@@ -143,15 +153,11 @@ def text_in_folder(path: Path) -> str | None:
     parts = list(path.glob("*.distcp"))
     if not (path / ".metadata").is_file() or not parts or not all(part.stat().st_size for part in parts):
         raise ValueError("a part is missing")
-    from torch.distributed.checkpoint import FileSystemReader  # pyright: ignore[reportPrivateImportUsage]
-    from torch.distributed.checkpoint.state_dict_loader import load
-
-    reader = FileSystemReader(path)
-    if f"state.{KEY}" not in reader.read_metadata().state_dict_metadata:
+    entry = read_entry(path, f"state.{KEY}")
+    if entry is None:
         return None
-    state = {KEY: ""}
-    load({"state": state}, storage_reader=reader, no_dist=True)
-    return state[KEY]
+    with zipfile.ZipFile(io.BytesIO(entry)) as archive:
+        return text_in_archive(archive)
 
 
 def parse_claim(path: Path, text: str, notes: list[str]) -> Claim:

@@ -14,12 +14,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch.distributed.checkpoint import FileSystemReader  # pyright: ignore[reportPrivateImportUsage]
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load as load_sharded
 
 from theworld.checkpoint.beside_weights import read_nesting, take_nesting, trim
+from theworld.checkpoint.data_only import (
+    DataPlanner,
+    DataReader,
+    check_owner,
+    load_file,
+    refusals_as_one_line,
+)
 from theworld.checkpoint.pass_proof import PROOF
 from theworld.config.schema import ModelConfig
 from theworld.errors import UserError, first_line
@@ -52,44 +58,50 @@ class SavedWeights:
     """Of a sharded checkpoint: what it holds beside weights and optimizer (:mod:`.beside_weights`)."""
 
 
-def read_saved_weights(path: str) -> SavedWeights:
+def read_saved_weights(path: str, trust: bool = False) -> SavedWeights:
     """What a checkpoint holds, the same on all ranks: rank 0 looks.
 
+    Args:
+        path: the file or folder.
+        trust: take it from anybody, and unpickle whatever it holds (``trust_checkpoints``).
+
     Raises:
-        UserError: it is no checkpoint, or cut short, or behind a URL.
+        UserError: it is no checkpoint, or cut short, or behind a URL, or may hold what others have put there.
     """
     if "://" in path:
         raise UserError(
             f"load_path: {path}: copy the checkpoint to a folder first; its weights are checked before a load"
         )
-    return from_rank_zero(lambda: _read(Path(path)))
+    return from_rank_zero(lambda: _read(Path(path), trust))
 
 
-def _read(path: Path) -> SavedWeights:
+def _read(path: Path, trust: bool) -> SavedWeights:
     try:
-        return _read_folder(path) if path.is_dir() else _read_file(path)
+        check_owner(path, trust)
+        return _read_folder(path, trust) if path.is_dir() else _read_file(path, trust)
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(f"{path}: not a whole checkpoint of this trainer ({first_line(error)})") from error
     except CheckpointException as error:
         raise UserError(f"{path}: its description cannot be read ({first_line(error)})") from error
 
 
-def _read_file(path: Path) -> SavedWeights:
-    # Composer's own format, which Composer unpickles in the same way when it loads; mapped, so no weight is read.
-    state = torch.load(path, map_location="cpu", mmap=True, weights_only=False)["state"]
+def _read_file(path: Path, trust: bool) -> SavedWeights:
+    state = load_file(path, trust)["state"]
     return _saved_weights(path, {name: tuple(weight.shape) for name, weight in state["model"].items()}, state)
 
 
-def _read_folder(path: Path) -> SavedWeights:
-    reader = FileSystemReader(path)
-    metadata = reader.read_metadata()
+def _read_folder(path: Path, trust: bool) -> SavedWeights:
+    reader = FileSystemReader(path) if trust else DataReader(path)
+    with refusals_as_one_line(path):
+        metadata = reader.read_metadata()
     described = metadata.state_dict_metadata
     prefix = "state.model."
     sizes = {name: getattr(entry, "size", None) for name, entry in described.items() if name.startswith(prefix)}
     shapes = {name.removeprefix(prefix): tuple(size) for name, size in sizes.items() if size is not None}
     state: dict[str, Any] = {key: "" for key in (RECORD, PROOF) if f"state.{key}" in described}
     if state:
-        load_sharded({"state": state}, storage_reader=reader, no_dist=True)
+        with refusals_as_one_line(path):
+            load_sharded({"state": state}, storage_reader=reader, planner=DataPlanner(), no_dist=True)
     return replace(_saved_weights(path, shapes, state), nesting=read_nesting(metadata))
 
 
@@ -99,6 +111,8 @@ def _saved_weights(path: Path, shapes: dict[str, Shape], state: dict[str, Any]) 
     record = json.loads(state[RECORD])
     if record["version"] != VERSION:
         raise UserError(f"{path}: written by another version of this trainer ({record['version']})")
+    if not all(isinstance(base, dict) for base in dict(record["bases"]).values()):
+        raise ValueError("its record of the base models is of another form")
     lost = sorted({*record["trained"], *record["inherited"]} - shapes.keys())
     if lost:
         raise UserError(f"{path}: {len(lost)} weights that it should hold are missing, for example {lost[0]}")

@@ -261,6 +261,9 @@ class Config:
     a run has uploaded to."""
     load_weights_only: bool = False
     """With load_path: take its weights, but start a new run."""
+    trust_checkpoints: bool = False
+    """Read checkpoints on disk with everything in them, code included, and whoever owns them; false: as data only, and
+    only files of your own or of root that not everybody may write."""
     hub: HubConfig = field(default_factory=HubConfig)
     preemption: PreemptionConfig = field(default_factory=PreemptionConfig)
     dist_timeout: float = 3600.0

@@ -8,17 +8,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import save_torch_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
+from theworld.checkpoint.data_only import load_file, load_folder
 from theworld.checkpoint.on_disk import parse_name
 from theworld.checkpoint.weights import RECORD
 from theworld.errors import UserError
@@ -78,12 +76,7 @@ def link_or_copy(source: Path | str, target: Path | str) -> None:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Composer's state from this run's own file, or from the folder that sharded FSDP writes."""
-    if not path.is_dir():
-        return torch.load(path, map_location="cpu", mmap=True, weights_only=False)
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        whole = Path(scratch) / "whole.pt"
-        dcp_to_torch_save(path, whole)
-        return torch.load(whole, map_location="cpu", weights_only=False)
+    return load_folder(path) if path.is_dir() else load_file(path)
 
 
 def export(snapshot: Snapshot, out: Path, repo: str) -> None:

@@ -23,6 +23,7 @@ from theworld.files import put_in_place
 from theworld.hub.access import explain, is_unreachable, quiet_client, safe_line
 from theworld.hub.export import PREFIX, VERSION, is_needed
 from theworld.hub.layout import STATE, TENSORS, UNSAFE, describe
+from theworld.hub.plain_state import check_lines, plain_state
 from theworld.hub.state_codec import decode
 from theworld.hub.upload import WORK
 from theworld.model.weight_files import read_weights
@@ -31,6 +32,16 @@ log = logging.getLogger(__name__)
 
 COMMITS_TRIED = 20
 """How far back to look for a whole checkpoint when the newest is damaged."""
+OF_ANOTHER_FORM = (
+    SafetensorError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+"""What taking apart a file raises that somebody has written by hand."""
 
 
 class Damaged(Exception):
@@ -92,7 +103,7 @@ def fetch_weights(place: Place, save_folder: Path) -> Path:
             try:
                 description = download(client, place.repo, commit, work, weights_only=True)
                 record = description["state"]["state"][RECORD]
-            except (Damaged, KeyError, TypeError) as error:
+            except (Damaged, *OF_ANOTHER_FORM) as error:
                 raise UserError(f"{place}: {error}") from error
             start = save_folder / WORK / f"start-{commit[:12]}.pt"
             torch.save({"state": {"model": composer_weights(work, description), RECORD: record}}, start)
@@ -178,7 +189,7 @@ def read_description(path: Path) -> dict[str, Any]:
                 raise Damaged(f"{STATE} has no size and hash of {name}")
         if not {"weights", "state"} <= description.keys():
             raise Damaged(f"{STATE} names no weights, or holds no state")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except OF_ANOTHER_FORM as error:
         raise Damaged(f"{STATE} is damaged ({safe_line(error)})") from error
     return description
 
@@ -217,15 +228,17 @@ def write_checkpoint(work: Path, description: dict[str, Any], save_folder: Path,
         Damaged: the state cannot be put together.
     """
     try:
-        whole = decode(description["state"], load_file(work / TENSORS))
+        whole = plain_state(decode(description["state"], load_file(work / TENSORS)))
         whole["state"]["model"] = composer_weights(work, description)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        lines = [name for name in description["files"] if name.startswith("resume/") and name != TENSORS]
+        for name in lines:
+            check_lines(work / name)
+    except OF_ANOTHER_FORM as error:
         raise Damaged(f"the state cannot be read ({safe_line(error)})") from error
-    for name in description["files"]:
-        if name.startswith("resume/") and name != TENSORS:
-            target = save_folder / name.removeprefix("resume/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(work / name, target)
+    for name in lines:
+        target = save_folder / name.removeprefix("resume/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(work / name, target)
     stem = description["checkpoint"].removesuffix("-rank0.pt")
     final = save_folder / (stem if sharded else f"{stem}-rank0.pt")
     aside = work / "whole.pt"

@@ -13,6 +13,7 @@ from composer import Trainer
 from composer.utils import dist, get_device
 
 from theworld import cli
+from theworld.checkpoint.data_only import composer_loads_data
 from theworld.checkpoint.fence import Fence, hold
 from theworld.checkpoint.on_disk import Checkpoint, list_checkpoints, newest_whole_checkpoint
 from theworld.checkpoint.saver import WholeCheckpointSaver
@@ -116,7 +117,7 @@ def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence)
     resume = find_resume(config, save_folder, fetched)
     if resume is not None:
         load_path = str(resume.path)
-    saved = read_saved_weights(load_path) if load_path else None
+    saved = read_saved_weights(load_path, config.trust_checkpoints) if load_path else None
     if saved is not None:
         pin_bases(config.model, saved)
     processor = load_processor(config.model)
@@ -152,7 +153,7 @@ def fit(run: Run) -> int:
     stop, save_folder = run.stop, run.save_folder
     preemption = Preemption(stop, run.fence)
     uploads = CheckpointUploads(run.config, save_folder, run.fence.look)
-    with gradients_as_buckets():
+    with gradients_as_buckets(), composer_loads_data(run.load_path, run.config.trust_checkpoints):
         trainer, saver = build_trainer(run, preemption, uploads)
     uploads.resumed(run.resume)
     if trainer.state.max_duration is not None and trainer.state.timestamp >= trainer.state.max_duration:
