@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 import numpy as np
+
+from theworld.errors import UserError
 
 TEMPORARY = ".tmp"
 
@@ -150,6 +154,53 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     with open(path, "rb") as file:
         columns = json.loads(file.readline())
         return {name: np.fromfile(file, dtype, length) for name, dtype, length in columns}
+
+
+def own_temporary(name: str, parent: str | Path | None = None) -> Path:
+    """A name of this user's own in a folder that others may write to; :func:`make_private` makes the folder.
+
+    Args:
+        name: of the folder, without the user.
+        parent: where; None: the system's temporary folder (``$TMPDIR``).
+    """
+    return Path(parent or tempfile.gettempdir()) / f"{name}-{os.geteuid()}"
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that nobody else can read or write, in a place where others may have put one of that name.
+
+    Raises:
+        UserError: it is there and is a link, another user's, or one that everybody may write.
+        OSError: it cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        check_private(folder)
+        folder.chmod(0o700)
+
+
+def check_private(folder: Path) -> None:
+    """See that a folder, if it is there, is this user's, and no link that another may have put there.
+
+    Raises:
+        UserError: it is not; says what to do.
+    """
+    try:
+        facts = folder.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(facts.st_mode):
+        fault = "is a link" if stat.S_ISLNK(facts.st_mode) else "is no folder"
+    elif facts.st_uid != os.geteuid():
+        fault = f"belongs to user {facts.st_uid}"
+    elif facts.st_mode & stat.S_IWOTH:
+        fault = "may be written by every user"
+    else:
+        return
+    raise UserError(
+        f"{folder}: {fault}, so what is in it is not to be trusted; remove it, or set TMPDIR to another folder"
+    )
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -146,7 +146,7 @@ class Fetcher:
         aside = os.path.join(self.settings.temporary, f"{os.getpid()}-{threading.get_ident()}")
         path = os.path.join(self.settings.target, task.path)
         try:
-            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
             try:
                 rest = memoryview(data)
                 while rest:

@@ -19,7 +19,7 @@ from theworld.download.download_settings import Settings, check_settings
 from theworld.download.state import MISSING, State
 from theworld.download.wanted import known_wanted
 from theworld.errors import UserError
-from theworld.files import read_json
+from theworld.files import check_private, read_json
 
 CONVERTER = ".convert"
 
@@ -53,6 +53,8 @@ def status(config: Config) -> Status:
     scan = scan_images(settings.images, settings.convert.image_folders) if there else empty_table()
     out = settings.convert.out
     root = staging_folder(out) if "://" in out else Path(out)
+    if "://" in out:
+        check_private(root)
     state = State(settings.images, settings.state)
     catalog = known_catalog(settings, root, result)
     wanted, finished = wanted_keys(settings, state, catalog)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import shutil
 import tempfile
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from theworld.files import check_private, own_temporary
 from theworld.model import tiny_tokenizer
 
 SEED = 20
@@ -72,8 +72,12 @@ def tiny_folder() -> Path:
 
     It lies in the temporary folder under a name that follows from this code, the libraries and the user. Several
     processes may call this at once: each builds aside, and the first to rename wins.
+
+    Raises:
+        UserError: somebody else has put something there.
     """
-    folder = Path(tempfile.gettempdir()) / f"theworld-tiny-{_fingerprint()}-{os.getuid()}"
+    folder = own_temporary(f"theworld-tiny-{_fingerprint()}")
+    check_private(folder)
     if _is_whole(folder):
         return folder
     aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-building-", dir=folder.parent))

@@ -165,7 +165,7 @@ def open_cache(config: LoaderConfig) -> tuple[Source, AttemptFolder | None]:
     if settings.remote is not None and dist.get_local_rank() == 0:
         try:
             cache = Path(settings.local) if settings.local else default_cache_folder(settings.remote)
-            make_cache_folder(cache)
+            make_cache_folder(cache, shared=settings.local is not None)
             log.info("shards are cached in %s", cache)
             attempt = AttemptFolder(cache)
         except UserError as error:

@@ -30,7 +30,7 @@ class AttemptFolder:
                 remove_if_dead(old)
             self.path = attempts / f"{socket.gethostname()}.{os.getpid()}.{os.urandom(4).hex()}"
             self.alive = self.path.with_name(f"{self.path.name}.alive")
-            self.descriptor = os.open(self.alive, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self.descriptor = os.open(self.alive, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             fcntl.flock(self.descriptor, fcntl.LOCK_EX)
             self.path.mkdir()
 
@@ -42,8 +42,11 @@ class AttemptFolder:
 
 
 def remove_if_dead(alive: Path) -> None:
-    """Remove an attempt's names if no process holds its lock."""
-    descriptor = os.open(alive, os.O_WRONLY | os.O_CLOEXEC)
+    """Remove an attempt's names if no process holds its lock, and it is this user's to remove."""
+    try:
+        descriptor = os.open(alive, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -37,6 +37,7 @@ from theworld.data.cache.attempt_folder import attempt_of
 from theworld.data.cache.snapshot import Snapshot
 from theworld.data.cache.space import make_room
 from theworld.errors import UserError, first_line
+from theworld.files import make_private, own_temporary
 
 log = logging.getLogger(__name__)
 
@@ -52,17 +53,24 @@ def default_cache_folder(remote: str) -> Path:
         log.warning(
             "TMPDIR is not set, so shards are cached in %s; set it to the node's own disk", tempfile.gettempdir()
         )
-    return Path(os.environ.get("TMPDIR") or tempfile.gettempdir()) / name
+    return own_temporary(name, os.environ.get("TMPDIR"))
 
 
-def make_cache_folder(folder: Path) -> None:
+def make_cache_folder(folder: Path, shared: bool) -> None:
     """Create the cache's folder.
 
+    Args:
+        folder: the cache.
+        shared: the user has named it, so that it may be a group's; else nobody but the user may write to it.
+
     Raises:
-        UserError: it cannot be created or written.
+        UserError: it cannot be created or written, or it is another user's.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if shared:
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            make_private(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

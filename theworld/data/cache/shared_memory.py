@@ -21,6 +21,8 @@ from pathlib import Path
 from composer.utils import dist
 from filelock import FileLock, Timeout
 
+from theworld.files import make_private
+
 log = logging.getLogger(__name__)
 
 SEGMENTS = Path("/dev/shm")
@@ -46,7 +48,7 @@ def one_opening_at_a_time(leader: bool) -> Iterator[None]:
     """
     lock = None
     if leader and SEGMENTS.is_dir():
-        records_folder().mkdir(mode=0o700, exist_ok=True)
+        make_private(records_folder())
         lock = FileLock(records_folder() / "opening.lock")
         try:
             lock.acquire(timeout=LOCK_SECONDS)

@@ -8,13 +8,12 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from theworld.errors import UserError
-from theworld.files import read_json, write_json
+from theworld.files import check_private, make_private, own_temporary, read_json, write_json
 
 SCHEME = "hf://"
 URL = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)")
@@ -29,6 +28,7 @@ class HubFile:
 
     Attributes:
         folder: where it is downloaded to; follows from the URL's repo, so later runs find it.
+        shared: the user has named that folder, so that it may be a group's; else nobody but the user may write to it.
     """
 
     url: str
@@ -36,6 +36,7 @@ class HubFile:
     revision: str | None
     name: str
     folder: Path
+    shared: bool
 
     @classmethod
     def from_url(cls, url: str, cache: str | None) -> HubFile:
@@ -48,8 +49,8 @@ class HubFile:
         if not match:
             raise UserError(f"convert.json: {url}: expected hf://datasets/OWNER/NAME/FILE")
         own = hashlib.sha256(f"{match['repo']}@{match['revision']}".encode()).hexdigest()[:8]
-        folder = Path(cache) if cache else Path(tempfile.gettempdir()) / f"theworld-json-{own}"
-        return cls(url, match["repo"], match["revision"], match["file"], folder)
+        folder = Path(cache) if cache else own_temporary(f"theworld-json-{own}")
+        return cls(url, match["repo"], match["revision"], match["file"], folder, shared=bool(cache))
 
     @property
     def path(self) -> Path:
@@ -81,6 +82,8 @@ class HubFile:
         return {"url": self.url, "etag": found.etag, "bytes": found.size}
 
     def _downloaded(self) -> bool:
+        if not self.shared:
+            check_private(self.folder)
         note = read_json(self._note)
         return note is not None and note["url"] == self.url and self._has_size(note["bytes"])
 
@@ -98,7 +101,10 @@ class HubFile:
             return self.path
         hub = import_hub()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.shared:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            else:
+                make_private(self.folder)
             self._check_space(identity["bytes"])
             logger.info("downloading %s (%.1f GB) to %s", self.url, identity["bytes"] / 1e9, self.folder)
             hub.hf_hub_download(

@@ -37,7 +37,7 @@ from theworld.data.shards.remote_data_set import RemoteDataSet, staging_folder, 
 from theworld.data.shards.shard_plan import EVALUATION, TRAIN, ShardJob, plan_shards
 from theworld.data.shards.write_shard import ShardWriter
 from theworld.errors import UserError
-from theworld.files import remove_temporaries
+from theworld.files import make_private, remove_temporaries
 
 STATE = ".convert"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -64,6 +64,8 @@ def convert(config: ConvertConfig, latents: LatentColumn | None = None) -> Repor
     out = staging_folder(settings.out) if settings.remote else Path(os.path.abspath(settings.out))
     with stop_on_signal():
         try:
+            if settings.remote:
+                make_private(out)
             (out / STATE).mkdir(parents=True, exist_ok=True)
             with exclusive_lock(out / STATE / "lock", str(out)):
                 return Conversion(settings, out).run()

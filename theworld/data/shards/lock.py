@@ -18,10 +18,12 @@ logger = logging.getLogger(__name__)
 def exclusive_lock(path: Path, what: str) -> Iterator[None]:
     """Hold the lock file; the kernel lets it go when the process ends, however it ends.
 
+    Who may write to the folder may lock it: the file's mode is the umask's.
+
     Raises:
         UserError: another process holds it.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

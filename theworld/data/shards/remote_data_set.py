@@ -21,7 +21,7 @@ from theworld.data.shards.mds import INDEX, stored_info
 from theworld.data.shards.shard_plan import ShardJob
 from theworld.data.shards.write_shard import ShardWriter
 from theworld.errors import UserError
-from theworld.files import read_json, write_bytes, write_json
+from theworld.files import make_private, own_temporary, read_json, write_bytes, write_json
 
 SCHEMES = ("s3", "gs", "oci", "hf", "azure", "azure-dl", "dbfs", "alipan")
 PUSHED = ".pushed.json"
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 def staging_folder(url: str) -> Path:
     """Where a remote data set is written before it is moved: the same for every run on this machine."""
     digest = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"theworld-convert-{digest}"
+    return own_temporary(f"theworld-convert-{digest}")
 
 
 class RemoteDataSet:
@@ -60,9 +60,10 @@ class RemoteDataSet:
         """Bring the small files of the remote generations here, so that a new machine can go on.
 
         Raises:
-            UserError: the store cannot be reached, or lost what this machine had put there.
+            UserError: the store cannot be reached, or lost what this machine had put there; the staging folder is
+                another user's.
         """
-        self.local.root.mkdir(parents=True, exist_ok=True)
+        make_private(self.local.root)
         manifest = self._download_json(MANIFEST)
         known = read_json(self._pushed)
         if manifest is None:
