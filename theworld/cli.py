@@ -6,12 +6,15 @@ import argparse
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from theworld.errors import UserError
+from theworld.errors import EXIT_BROKEN_PROMISE, UserError, describe
+from theworld.plain_text import PlainFormatter, plain
 
 INTERRUPTED = 130
+OF_LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Parser(argparse.ArgumentParser):
@@ -64,43 +67,79 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{self.prog}: {message} (see --help)")
 
 
-def is_rank_zero() -> bool:
-    """Whether this process is the one that speaks (``RANK`` is set by the composer launcher)."""
-    return os.environ.get("RANK", "0") == "0"
+def rank() -> int:
+    """This process's number among those that train together (``RANK`` is set by the composer launcher)."""
+    return _number_of_ranks("RANK", 0, least=0)
 
 
 def world_size() -> int:
     """Processes that train together (``WORLD_SIZE`` is set by the composer launcher)."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _number_of_ranks("WORLD_SIZE", 1, least=1)
 
 
-def setup_logging() -> None:
-    """Plain, dated log lines on stderr from rank 0; only warnings from other ranks."""
-    logging.basicConfig(
-        level=logging.INFO if is_rank_zero() else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%Y-%m-%d %H:%M:%S",
-        stream=sys.stderr,
-    )
+def _number_of_ranks(name: str, default: int, least: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise UserError(f"{name}: {text!r} in the environment is no number of ranks; unset it, or use the launcher")
+    return int(text)
+
+
+def forget_ranks() -> None:
+    """Commands that do not train are alone, whatever a job script or an earlier launcher has left in the shell."""
+    for name in OF_LAUNCHERS:
+        os.environ.pop(name, None)
+
+
+def ranks_have_met() -> bool:
+    """Whether this process has joined others: before that all ranks run into the same."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()
+
+
+def setup_logging(number: int = 0) -> None:
+    """Plain, dated log lines on stderr from rank 0; only warnings from other ranks, with their number."""
+    of_rank = f"rank {number}: " if number else ""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PlainFormatter(f"%(asctime)s %(levelname)s {of_rank}%(message)s", "%Y-%m-%d %H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING if number else logging.INFO, handlers=[handler])
     # Says at every start which defaults it takes.
     logging.getLogger("streaming").setLevel(logging.WARNING)
 
 
-def run(main: Callable[[list[str]], int], argv: list[str] | None = None) -> int:
+def say(text: str) -> None:
+    """Print what a command found: it may hold text of a server or of data."""
+    print(plain(text), flush=True)
+
+
+def say_error(text: str, number: int) -> None:
+    """The one line that an error is."""
+    print(plain(f"error: rank {number}: {text}" if number else f"error: {text}"), file=sys.stderr, flush=True)
+
+
+def run(main: Callable[[list[str]], int], argv: list[str] | None = None, in_ranks: bool = False) -> int:
     """Call ``main`` with the arguments and turn a :class:`UserError` into one line and its exit code: 2, or 75 for
     :class:`~theworld.errors.NotNow`.
 
     Args:
         main: gets the arguments without the program's name, returns an exit code.
         argv: defaults to ``sys.argv[1:]``.
+        in_ranks: whether several processes may run it together.
     """
-    setup_logging()
+    if not in_ranks:
+        forget_ranks()
+    number = 0
     try:
+        number = rank()
+        setup_logging(number)
         return main(sys.argv[1:] if argv is None else argv)
     except UserError as error:
-        if is_rank_zero():
-            print(f"error: {error}", file=sys.stderr, flush=True)
+        if number == 0 or (ranks_have_met() and not error.on_all_ranks):
+            say_error(str(error), number)
         return error.exit_code
+    except Exception as error:  # a fault of the code: where it is, and then the line
+        print(plain(traceback.format_exc()), file=sys.stderr, end="")
+        say_error(describe(error), number)
+        return EXIT_BROKEN_PROMISE
     except SystemExit as shown:  # argparse's --help
         return int(shown.code or 0)
     except KeyboardInterrupt:

@@ -22,6 +22,8 @@ class UserError(Exception):
     """
 
     exit_code = EXIT_BAD_INPUT
+    on_all_ranks = False
+    """Every rank raises the same, so that rank 0 says it for all."""
 
 
 class NotNow(UserError):
@@ -31,6 +33,13 @@ class NotNow(UserError):
     """
 
     exit_code = EXIT_RUN_AGAIN
+
+
+class RunFailed(UserError):
+    """The run has ended in a way that is nobody's fault in the code and not in the input either: a process was killed,
+    the loss is no number any more."""
+
+    exit_code = EXIT_BROKEN_PROMISE
 
 
 def first_line(error: BaseException) -> str:

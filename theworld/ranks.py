@@ -26,6 +26,7 @@ def from_rank_zero(find_out: Callable[[], Found]) -> Found:
             found[0] = error
     dist.broadcast_object_list(found)
     if isinstance(found[0], UserError):
+        found[0].on_all_ranks = True
         raise found[0]
     return found[0]  # pyright: ignore[reportReturnType]
 
@@ -38,4 +39,6 @@ def raise_on_all_ranks(fault: str | None) -> None:
     """
     for rank, found in enumerate(dist.all_gather_object(fault)):
         if found is not None:
-            raise UserError(f"rank {rank}: {found}" if rank else found)
+            error = UserError(f"rank {rank}: {found}" if rank else found)
+            error.on_all_ranks = True
+            raise error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from theworld.cli import Parser, run
+from theworld.cli import Parser, run, say
 from theworld.config.load import load_config
 from theworld.errors import EXIT_DONE
 
@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
     from theworld.data.shards.add_latents import add_latents
 
     added = add_latents(config)
-    print(
+    say(
         f"{config.convert.out}: {added.samples:,} latents added in {len(added.generations)} generations "
         f"({added.bytes / 1e6:,.1f} MB, {added.seconds:.1f} s), {added.before:,} were there"
     )

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from theworld import cli
+from theworld.cli import say
 from theworld.config.load import load_config
 from theworld.errors import UserError
 from theworld.train.failures import judge
@@ -22,7 +23,7 @@ def main(argv: list[str]) -> int:
     if config.save_folder is None:
         raise UserError("save_folder: not set; checkpoints and the ledger need a folder")
     verdict = judge(Path(config.save_folder), options.exit_code)
-    print(verdict.line)
+    say(verdict.line)
     return 0 if verdict.again else 1
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from theworld import cli
 from theworld.audit import Audit, DataSet, GenerationIds, JsonIds, PassReport, audit
+from theworld.cli import say
 from theworld.data.shards.ids import data_set_ids, ids_in_json
 from theworld.errors import UserError
 from theworld.files import write_json
@@ -85,49 +86,49 @@ def print_audit(result: Audit) -> None:
         print_pass(report)
     attempts = "an unknown number of" if result.attempts is None else result.attempts
     saved = f", proof in {result.checkpoint}" if result.checkpoint else ""
-    print(f"{attempts} attempts, {result.superseded} batches trained again after a stop{saved}")
+    say(f"{attempts} attempts, {result.superseded} batches trained again after a stop{saved}")
     for note in result.notes[:SHOWN]:
-        print(f"  {note}")
+        say(f"  {note}")
     if len(result.notes) > SHOWN:
-        print(f"  and {len(result.notes) - SHOWN} notes more")
-    print(f"at most once: {result.at_most_once}")
-    print(f"complete, data set as it is today: {result.complete}")
-    print(f"complete, JSON: {result.complete_json}")
-    print(f"exactly once: {result.exactly_once.upper() if result.exactly_once == 'no' else result.exactly_once}")
+        say(f"  and {len(result.notes) - SHOWN} notes more")
+    say(f"at most once: {result.at_most_once}")
+    say(f"complete, data set as it is today: {result.complete}")
+    say(f"complete, JSON: {result.complete_json}")
+    say(f"exactly once: {result.exactly_once.upper() if result.exactly_once == 'no' else result.exactly_once}")
 
 
 def print_pass(report: PassReport) -> None:
     state = "finished" if report.ended else "not finished"
-    print(f"pass {report.number} ({state}, {report.batches} batches)")
+    say(f"pass {report.number} ({state}, {report.batches} batches)")
     if report.parent is not None:
-        print(f"  began in    {report.parent}")
-    print(f"  seen once   {report.seen_once:>9,}")
+        say(f"  began in    {report.parent}")
+    say(f"  seen once   {report.seen_once:>9,}")
     print_names("repeated   ", report.repeated, report.names.get("repeated", []))
     if report.whole is not None:
         label = "never seen " if report.ended else "not yet    "
         print_names(label, report.never_seen, report.names.get("never_seen", []) if report.ended else [])
     for name, (seen, unseen) in report.per_generation.items():
-        print(f"    {name}: {seen:,} seen, {unseen:,} not")
+        say(f"    {name}: {seen:,} seen, {unseen:,} not")
     if report.added_since:
-        print(f"  {report.added_since:,} samples that this pass never had")
+        say(f"  {report.added_since:,} samples that this pass never had")
     if report.unknown:
         print_names("not in the data set", report.unknown, report.names.get("unknown", []))
     if report.lost:
-        print(f"  never trained on, in steps that were not finite: {report.lost:,}")
+        say(f"  never trained on, in steps that were not finite: {report.lost:,}")
     if (report.batches or report.ended) and not report.trained:
-        print("  never trained on: no sample of the pass carried loss")
+        say("  never trained on: no sample of the pass carried loss")
     for fault in report.faults[:SHOWN]:
-        print(f"  wrong: {fault}")
+        say(f"  wrong: {fault}")
     for line in report.unproven:
-        print(f"  not checked: {line}")
+        say(f"  not checked: {line}")
     for name, reason in list(report.reasons.items())[:SHOWN]:
-        print(f"  no loss: {name}: {reason}")
+        say(f"  no loss: {name}: {reason}")
     if report.skipped > SHOWN:
-        print(f"  no loss: {report.skipped - SHOWN:,} more")
+        say(f"  no loss: {report.skipped - SHOWN:,} more")
 
 
 def print_names(label: str, count: int, names: list[str]) -> None:
-    print(f"  {label} {count:>9,}  {' '.join(names[:SHOWN])}".rstrip())
+    say(f"  {label} {count:>9,}  {' '.join(names[:SHOWN])}".rstrip())
 
 
 command = partial(cli.run, main)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from functools import partial
 
 from theworld import cli
+from theworld.cli import say
 from theworld.config.load import load_config
 from theworld.download.start import download
 from theworld.errors import EXIT_DONE, EXIT_RUN_AGAIN, UserError
@@ -20,7 +21,7 @@ from theworld.errors import EXIT_DONE, EXIT_RUN_AGAIN, UserError
 def main(argv: list[str]) -> int:
     parser = cli.Parser("convert/download_openimages.py", __doc__, ["download", "convert"])
     report = download(load_config(parser.parse(argv).settings))
-    print(report.table())
+    say(report.table())
     if report.stopped == "SIGINT":
         return cli.INTERRUPTED
     if not report.complete:

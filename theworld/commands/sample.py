@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from theworld import cli
+from theworld.cli import say
 from theworld.errors import EXIT_DONE
 from theworld.synthetic import generate
 
@@ -34,8 +35,8 @@ def main(argv: list[str]) -> int:
     """Generate the sample and say what is where."""
     options = _parser().parse(argv)
     done = generate(options.out, options.samples, options.seed, options.available, options.workers, options.size)
-    print(f"{done.json}: {done.samples} entries, {done.json_bytes / 1e6:.1f} MB")
-    print(f"{done.images}: {done.available} images, {done.image_bytes / 1e6:.1f} MB ({done.written} written now)")
+    say(f"{done.json}: {done.samples} entries, {done.json_bytes / 1e6:.1f} MB")
+    say(f"{done.images}: {done.available} images, {done.image_bytes / 1e6:.1f} MB ({done.written} written now)")
     return EXIT_DONE
 
 

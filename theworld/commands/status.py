@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from theworld.cli import Parser, run
+from theworld.cli import Parser, run, say
 from theworld.config.load import load_config
 from theworld.download.status import status
 from theworld.errors import EXIT_DONE
@@ -16,7 +16,7 @@ from theworld.errors import EXIT_DONE
 
 def main(argv: list[str]) -> int:
     parser = Parser("convert/status.py", __doc__, ["download", "convert"])
-    print(status(load_config(parser.parse(argv).settings)).table())
+    say(status(load_config(parser.parse(argv).settings)).table())
     return EXIT_DONE
 
 

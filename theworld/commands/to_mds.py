@@ -9,7 +9,7 @@ from __future__ import annotations
 from argparse import ArgumentTypeError
 from functools import partial
 
-from theworld.cli import Parser, run
+from theworld.cli import Parser, run, say
 from theworld.config.load import load_config
 from theworld.data.latents.column import latent_column
 from theworld.data.shards.convert import convert
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     config, seconds = load_config(options.settings), options.watch
     for report in [convert(config.convert, latent_column(config))] if seconds is None else watch(config, seconds):
         if seconds is None or report.written:
-            print(report.table(), flush=True)
+            say(report.table())
         if report.broken:
             raise UserError(report.broken)
     return EXIT_DONE

@@ -49,4 +49,4 @@ def prepare_and_train(settings: list[str], stop: StopRequest) -> int:
     return train(config, stop)
 
 
-command = partial(cli.run, main)
+command = partial(cli.run, main, in_ranks=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from theworld.cli import Parser, run
+from theworld.cli import Parser, run, say
 from theworld.data.shards.verify import verify
 from theworld.errors import EXIT_BROKEN_PROMISE, EXIT_DONE
 
@@ -18,9 +18,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("out", metavar="OUT", type=Path, help="the folder of convert.out")
     result = verify(parser.parse(argv).out)
     for problem in result.problems:
-        print(f"damaged: {problem}")
+        say(f"damaged: {problem}")
     verdict = f"{len(result.problems)} problems" if result.problems else "all as written"
-    print(
+    say(
         f"{result.generations} generations, {result.shards} shards, {result.samples:,} samples, "
         f"{result.bytes / 1e6:,.1f} MB: {verdict}"
     )

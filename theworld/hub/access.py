@@ -15,6 +15,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from requests.adapters import HTTPAdapter
 
 from theworld.errors import UserError, first_line
+from theworld.plain_text import hide_secrets
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,6 @@ SILENT_SECONDS = 120.0
 """Without a byte from the Hub for so long a connection is given up; the client itself would wait for ever."""
 REFUSALS = (400, 401, 402, 403, 404, 405, 410, 413, 422)
 """Answers that stay the same however often one asks."""
-TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
 SIGNED = re.compile(r"(https?://[^\s?]+)\?\S+")
 
 
@@ -123,7 +123,7 @@ def root_of(error: BaseException) -> BaseException:
 
 def safe_line(error: BaseException) -> str:
     """The first line of the root of an error, without tokens and signatures."""
-    return TOKEN.sub("<token>", SIGNED.sub(r"\1", first_line(root_of(error))))[:300]
+    return hide_secrets(SIGNED.sub(r"\1", first_line(root_of(error))))[:300]
 
 
 def check_write_access(repo: str, private: bool) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from theworld.errors import EXIT_REQUEUE, EXIT_RUN_AGAIN
 from theworld.files import append_line, last_json_line, read_json_lines
+from theworld.train.failures_of_ranks import clear_reasons, first_reason
 
 MOST_AT_ONE_STEP = 3
 
@@ -34,12 +35,6 @@ def last_step(save_folder: Path) -> tuple[int, int]:
     return newest["launch"], done
 
 
-def note_reason(save_folder: Path, reason: str) -> None:
-    """Remember what an attempt died of; called in the process that dies."""
-    save_folder.mkdir(parents=True, exist_ok=True)
-    (save_folder / "last_failure.txt").write_text(reason + "\n", encoding="utf-8")
-
-
 def judge(save_folder: Path, exit_code: int) -> Verdict:
     """Record the crash that just happened and say whether to start again.
 
@@ -52,9 +47,8 @@ def judge(save_folder: Path, exit_code: int) -> Verdict:
     if exit_code in (EXIT_RUN_AGAIN, EXIT_REQUEUE):
         return Verdict(True, f"exit code {exit_code} is no crash; starting again")
     attempt, batch = last_step(save_folder)
-    reason_file = save_folder / "last_failure.txt"
-    reason = reason_file.read_text(encoding="utf-8").strip() if reason_file.exists() else f"exit code {exit_code}"
-    reason_file.unlink(missing_ok=True)
+    reason = first_reason(save_folder) or f"exit code {exit_code}"
+    clear_reasons(save_folder)
     path = save_folder / "failures.jsonl"
     record: dict[str, Any] = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),

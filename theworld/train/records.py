@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,14 +13,13 @@ from omegaconf import OmegaConf
 from theworld.checkpoint.on_disk import Checkpoint
 from theworld.config.schema import Config
 from theworld.files import write_text
+from theworld.plain_text import without_secrets
 from theworld.train.data import TrainData
-
-SECRET = re.compile(r"token|secret|password|api_?key|credential", re.IGNORECASE)
 
 
 def attempt_facts(config: Config, data: TrainData, resume: Checkpoint | None) -> dict[str, Any]:
     """What ``launches.jsonl`` records of a start."""
-    return {
+    facts = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "resumed_from": resume.path.name if resume else None,
         "resumed_batch": resume.batch if resume else 0,
@@ -29,6 +27,7 @@ def attempt_facts(config: Config, data: TrainData, resume: Checkpoint | None) ->
         "samples": data.dataset.snapshot.samples,
         "fingerprint": data.dataset.snapshot.fingerprint,
     }
+    return without_secrets(facts)
 
 
 def write_config(config: Config, save_folder: Path) -> None:
@@ -37,15 +36,3 @@ def write_config(config: Config, save_folder: Path) -> None:
         return
     save_folder.mkdir(parents=True, exist_ok=True)
     write_text(save_folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(without_secrets(asdict(config)))))
-
-
-def without_secrets(value: Any) -> Any:
-    """The same structure with the values of secret-looking keys replaced."""
-    if isinstance(value, dict):
-        return {
-            key: "<not written>" if SECRET.search(str(key)) and item is not None else without_secrets(item)
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [without_secrets(item) for item in value]
-    return value

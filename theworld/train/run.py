@@ -20,7 +20,7 @@ from theworld.checkpoint.saver import WholeCheckpointSaver
 from theworld.checkpoint.weights import Weights, holds_vae, pin_bases, read_saved_weights
 from theworld.config.schema import Config
 from theworld.data.cache.streaming_internals import check_streaming
-from theworld.errors import EXIT_REQUEUE, UserError, first_line
+from theworld.errors import EXIT_REQUEUE, UserError, describe
 from theworld.model.build import load_processor
 from theworld.ranks import from_rank_zero
 from theworld.signals import StopRequest
@@ -45,9 +45,11 @@ from theworld.train.check_training import check_training
 from theworld.train.compilation import prepare_compilation
 from theworld.train.composer_model import ComposerTheWorld
 from theworld.train.data import TrainData
-from theworld.train.failures import last_step, note_reason
-from theworld.train.fit_memory import fit_memory, is_out_of_memory, memory_errors_as_one_line, smallest_gpu
+from theworld.train.failures import last_step
+from theworld.train.failures_of_ranks import clear_reasons, note_reason
+from theworld.train.fit_memory import fit_memory, memory_errors_as_one_line, smallest_gpu
 from theworld.train.hub_sync import CheckpointUploads, check_hub, fetch_from_hub, write_pretrained
+from theworld.train.killed_workers import killed_workers_as_one_line
 from theworld.train.memory import MemoryOfRun
 from theworld.train.parallelism import gradients_as_buckets, prepare_parallelism
 from theworld.train.records import attempt_facts, write_config
@@ -107,7 +109,13 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
     assert config.save_folder is not None
     save_folder = Path(config.save_folder)
     with hold(save_folder, lambda: newest_attempt(save_folder), lambda: stop.wanted) as fence:
-        return train_in(save_folder, config, stop, fence)
+        from_rank_zero(lambda: clear_reasons(save_folder))
+        try:
+            return train_in(save_folder, config, stop, fence)
+        except Exception as error:
+            reason = str(error) if isinstance(error, UserError) else describe(error)
+            note_reason(save_folder, dist.get_global_rank(), reason)
+            raise
 
 
 def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence) -> int:
@@ -174,7 +182,7 @@ def fit(run: Run) -> int:
     if trainer._rng_state is not None and int(trainer.state.timestamp.batch_in_epoch) > 0:
         # Read from a private name: Composer restores it at the start of an epoch only and offers no other way.
         trainer.state.callbacks.append(RandomState(trainer._rng_state))
-    run_trainer(trainer, saver, save_folder)
+    run_trainer(trainer, saver)
     trainer.close()
     batches = int(trainer.state.timestamp.batch)
     if preemption.wants_requeue(trainer.state):
@@ -269,18 +277,13 @@ def build_ledger_and_saver(
     return ledger, saver
 
 
-def run_trainer(trainer: Trainer, saver: WholeCheckpointSaver, save_folder: Path) -> None:
-    """Train; if that raises, write down the reason before passing the error on."""
+def run_trainer(trainer: Trainer, saver: WholeCheckpointSaver) -> None:
+    """Train; a stop in the middle of an evaluation leaves the checkpoint of the batch before it."""
     try:
-        trainer.fit()
+        with killed_workers_as_one_line():
+            trainer.fit()
     except StoppedInEvaluation:
         saver.save(trainer.state)
-    except UserError:
-        raise
-    except Exception as error:
-        if not (isinstance(error, RuntimeError) and is_out_of_memory(error)):
-            note_reason(save_folder, f"{type(error).__name__}: {first_line(error)}")
-        raise
 
 
 def log_resume(resume: Checkpoint, done_before: int, attempt: int) -> None:

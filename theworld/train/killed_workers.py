@@ -1,0 +1,95 @@
+"""A loader worker that somebody has killed: who, as far as the kernel tells."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from theworld.errors import RunFailed
+
+DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? (?P<pids>[\d, ]+)\) (?P<how>.*)")
+OF_THE_KERNEL = re.compile(r"[Kk]illed process (\d+)")
+MESSAGES = Path("/dev/kmsg")
+GROUPS = Path("/sys/fs/cgroup")
+MOST_MESSAGES = 100_000
+
+
+def out_of_memory_kills(groups: Path = GROUPS) -> int:
+    """Processes of this job's control group that the kernel has killed for want of memory; 0 if it does not tell."""
+    total = 0
+    for line in _lines(Path("/proc/self/cgroup")):
+        name = line.rpartition(":")[2].lstrip("/")
+        for events in (groups / name / "memory.events", groups / "memory" / name / "memory.oom_control"):
+            counts = dict(text.split(maxsplit=1) for text in _lines(events) if " " in text)
+            total = max(total, int(counts.get("oom_kill", 0)))
+    return total
+
+
+def killed_for_memory(pids: set[int]) -> bool:
+    """Whether the kernel's messages name one of these processes as killed for want of memory."""
+    try:
+        descriptor = os.open(MESSAGES, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        for _ in range(MOST_MESSAGES):
+            found = OF_THE_KERNEL.search(os.read(descriptor, 8192).decode("utf-8", "replace"))
+            if found and int(found[1]) in pids:
+                return True
+    except OSError:  # no more messages, or they are not for us
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@contextmanager
+def killed_workers_as_one_line() -> Iterator[None]:
+    """Turn the loader's error about a worker that is no more into a line that says what killed it.
+
+    Raises:
+        RunFailed: instead of it.
+    """
+    before = out_of_memory_kills()
+    try:
+        yield
+    except RuntimeError as error:
+        died = next((match for one in causes(error) if (match := DIED.search(str(one)))), None)
+        if died is None:
+            raise
+        pids = {int(pid) for pid in died["pids"].split(",")}
+        raise RunFailed(f"a loader worker was killed ({what_killed(pids, died['how'], before)})") from error
+
+
+def what_killed(pids: set[int], how: str, kills_before: int) -> str:
+    """What is known of the end of some workers, and what to do.
+
+    Args:
+        pids: of the workers.
+        how: what torch says of it.
+        kills_before: :func:`out_of_memory_kills` when the run began.
+    """
+    who = f"process {', '.join(map(str, sorted(pids)))}: {how.split('. ')[0].rstrip('. ')}"
+    if killed_for_memory(pids) or out_of_memory_kills() > kills_before:
+        return f"{who}; the kernel's OOM killer: give the job more memory, or lower train_loader.num_workers"
+    if "Bus error" in how:
+        return f"{who}; /dev/shm is full: enlarge it, or lower train_loader.num_workers"
+    return f"{who}; the kernel names no want of memory: look who sent the signal"
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised from."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
