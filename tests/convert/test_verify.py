@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from raw_folder import ROOT, Raw, name
+from raw_folder import ROOT, Raw, hashes, image_bytes, name
 
+from theworld.commands.verify import main
 from theworld.data.shards.convert import convert
+from theworld.errors import UserError
 
 
 @pytest.fixture
@@ -122,3 +124,44 @@ def test_not_a_data_set(tmp_path: Path, folder: str) -> None:
     code, output = run(folder or tmp_path)
     assert code == 2
     assert output.startswith("error: ")
+
+
+@pytest.mark.parametrize("compression", [None, "zstd:1"])
+def test_source_lists_what_was_replaced_and_what_was_found_better(
+    tmp_path: Path, compression: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = Raw(tmp_path / "raw", 12)
+    raw.add_images(*range(2, 12))
+    (raw.images / "extra").mkdir()
+    for number in (0, 1):
+        size = 40 + number % 7, 30 + number % 5
+        (raw.images / "extra" / f"{name(number)}.png").write_bytes(image_bytes(number, "PNG", size))
+    convert(raw.config(image_folders=[".", "extra"], compression=compression))
+    before = hashes(raw.out)
+    raw.add_images(1)
+    path = raw.images / f"{name(5)}.jpg"
+    same_size = bytearray(path.read_bytes())
+    same_size[-10] ^= 1
+    path.write_bytes(same_size)
+    (raw.images / f"{name(7)}.jpg").write_bytes(image_bytes(70))
+    (raw.images / f"{name(8)}.jpg").unlink()
+    assert main([str(raw.out), "--source"]) == 0
+    output = capsys.readouterr().out
+    listed = [line for line in output.splitlines() if line.startswith("replaced:")]
+    assert listed == [f"replaced: {name(number)} {name(number)}.jpg" for number in (1, 5, 7)]
+    assert "source: 8 the same, 3 replaced, 1 no longer there" in output
+    assert f"convert.out={raw.out}-2" in output
+    assert hashes(raw.out) == before
+
+
+def test_source_in_another_place_and_in_none(raw: Raw, capsys: pytest.CaptureFixture[str]) -> None:
+    moved = raw.images.rename(raw.folder / "moved")
+    with pytest.raises(UserError, match="cannot read the images"):
+        main([str(raw.out), "--source"])
+    assert main([str(raw.out), "--source", str(moved)]) == 0
+    output = capsys.readouterr().out
+    assert "source: 21 the same, 0 replaced, 0 no longer there" in output
+    assert "convert.out=" not in output
+    (raw.out / ".convert" / "source.json").unlink()
+    with pytest.raises(UserError, match="--source IMAGES"):
+        main([str(raw.out), "--source"])

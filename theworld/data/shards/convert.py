@@ -292,6 +292,7 @@ class Conversion:
         self.train.refresh(self.settings.lasting(), summary.entries, matches.to_be[TRAIN])
         if self.evaluation.generations():
             self.evaluation.refresh(self.settings.lasting(), summary.entries, matches.to_be[EVALUATION])
+        self.train.remember_source(self.settings.images, self.settings.image_folders)
         for remote in self.remotes.values():
             remote.push()
         if not matches.matched:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ import numpy as np
 from theworld.data.entries.check_entry import id_key
 from theworld.data.shards.mds import INDEX, index_bytes, read_ids, stored_info
 from theworld.errors import UserError
-from theworld.files import atomic_write, read_json, write_bytes
+from theworld.files import atomic_write, read_json, write_bytes, write_json
 
 MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"
 IDS = "ids.txt"
+SOURCE = ".convert/source.json"
 GENERATION = re.compile(r"gen-(\d{5,})")
 MANIFEST_VERSION = 1
 
@@ -132,6 +133,17 @@ class DataSet:
                 if "mtime_ns" in line:
                     lines[line["id"]] = line
         return lines
+
+    def remember_source(self, images: Path, named: Sequence[str] | None) -> None:
+        """Write down where the pictures come from: ``convert.images`` and ``convert.image_folders``."""
+        found = {"images": str(images.absolute()), "image_folders": list(named) if named is not None else None}
+        if read_json(self.root / SOURCE) != found:
+            write_json(self.root / SOURCE, found)
+
+    def source(self) -> tuple[Path | None, list[str] | None]:
+        """What :meth:`remember_source` wrote; None and None if nobody did."""
+        known = read_json(self.root / SOURCE)
+        return (Path(known["images"]), known["image_folders"]) if known else (None, None)
 
     def write_rejected(self, entries: Iterator[dict[str, Any]], images: dict[str, dict[str, Any]]) -> None:
         """Replace rejected.jsonl: bad entries in file order, then bad images by id."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from streaming.base.compression import decompress
-from streaming.base.format import reader_from_json
 from streaming.base.format.base.reader import Reader
 from torch.utils.data import Dataset
 
 from theworld.data.latents.latent_encoder import sample_pixels
 from theworld.data.latents.record import LatentRecord
+from theworld.data.shards.read_shard import OpenShard
 from theworld.errors import UserError
 
 
@@ -38,8 +36,7 @@ class Pictures(Dataset):
         self.shards = shards
         self.record = record
         self.places = [(number, place) for number in wanted for place in range(shards[number]["samples"])]
-        self.opened: tuple[int, Reader] | None = None
-        self.unpacked: tempfile.TemporaryDirectory[str] | None = None
+        self.opened: tuple[int, OpenShard] | None = None
 
     def __len__(self) -> int:
         return len(self.places)
@@ -55,18 +52,10 @@ class Pictures(Dataset):
         return {"shard": number, "id": sample["id"], "pixels": sample_pixels(sample, self.record)}
 
     def reader(self, number: int) -> Reader:
-        """Of a shard; a compressed one is unpacked for as long as it is the last one asked for."""
+        """Of a shard, which stays open for as long as it is the last one asked for."""
         if self.opened is None or self.opened[0] != number:
-            entry = self.shards[number]
-            folder = str(self.generation)
-            if entry["zip_data"]:
-                self.unpacked = tempfile.TemporaryDirectory()
-                packed = (self.generation / entry["zip_data"]["basename"]).read_bytes()
-                raw = decompress(entry["compression"], packed)
-                (Path(self.unpacked.name) / entry["raw_data"]["basename"]).write_bytes(raw)
-                folder = self.unpacked.name
-            self.opened = number, reader_from_json(folder, "", dict(entry))
-        return self.opened[1]
+            self.opened = number, OpenShard(self.generation, self.shards[number])
+        return self.opened[1].reader
 
 
 def first_of_batch(
