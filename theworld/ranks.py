@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from composer.utils import dist
+import torch
+from composer.utils import dist, get_device
 
 from theworld.errors import UserError
 
@@ -29,6 +30,28 @@ def from_rank_zero(find_out: Callable[[], Found]) -> Found:
         found[0].on_all_ranks = True
         raise found[0]
     return found[0]  # pyright: ignore[reportReturnType]
+
+
+def raise_together(fault: UserError | None) -> None:
+    """Between two batches: if some rank cannot go on, no rank does; all ranks call it. Costs a sum of one number.
+
+    Raises:
+        UserError: on all ranks, the first fault of them, of its own class.
+    """
+    if dist.get_world_size() == 1:
+        if fault is not None:
+            raise fault
+        return
+    device = get_device(None) if torch.distributed.get_backend() == "nccl" else get_device("cpu")
+    faults = device.tensor_to_device(torch.tensor([int(fault is not None)], dtype=torch.int32))
+    dist.all_reduce(faults, reduce_operation="MAX")
+    if not faults.item():
+        return
+    for rank, found in enumerate(dist.all_gather_object(fault)):
+        if found is not None:
+            error = type(found)(f"rank {rank}: {found}" if rank else str(found))
+            error.on_all_ranks = True
+            raise error
 
 
 def raise_on_all_ranks(fault: str | None) -> None:

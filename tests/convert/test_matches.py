@@ -26,6 +26,15 @@ def test_what_has_not_arrived_counts_and_what_was_rejected_does_not(tmp_path: Pa
     assert samples_to_be(raw.out) == 6
 
 
+def test_what_the_download_has_found_missing_for_good_does_not_count(tmp_path: Path) -> None:
+    raw = Raw(tmp_path, 6)
+    raw.add_images(0, 1, 2)
+    lines = [json.dumps({"id": name(number), "status": 404}) for number in (2, 4, 5)]
+    (raw.images / "missing.jsonl").write_text("\n".join(lines) + "\n")
+    convert(raw.config())
+    assert samples_to_be(raw.out) == 4, "image 2 has come in another way"
+
+
 def test_an_image_that_could_not_be_read_may_be_written_yet(tmp_path: Path) -> None:
     raw = Raw(tmp_path, 3)
     raw.add_images(0, 1)

@@ -224,6 +224,7 @@ def test_a_data_set_read_in_place_that_lost_or_cut_a_shard_is_one_line(mds_sampl
     local = tmp_path / "mds"
     shutil.copytree(mds_sample, local)
     settings = ["train_loader.dataset.remote=null", f"train_loader.dataset.local={local}"]
+    settings.append("train_loader.dataset.patience=0")
     victim = shards_in(local)[1]
     with victim.open("r+b") as shard:
         shard.truncate(1000)

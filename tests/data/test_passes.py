@@ -88,6 +88,63 @@ def test_growth_is_taken_up_when_the_known_samples_are_used_up(
     data.close()
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_growth_that_is_wanted_is_mixed_with_what_is_left(
+    raw_sample: Path, half_downloaded: Path, tmp_path: Path, workers: int
+) -> None:
+    arrive(raw_sample, half_downloaded, 16)
+    config = config_on(half_downloaded, tmp_path, f"train_loader.num_workers={workers}")
+    convert(config.convert)
+    data = open_data(config)
+    old = {path.stem for path in (half_downloaded / "images").iterdir()}
+    batches = []
+    for number, batch in enumerate(data.spec.dataloader):
+        batches.append(set(ids_of(batch)))
+        if number == 0:
+            data.dataset.growth_wanted = True  # there is nothing
+        if number == 1:
+            arrive(raw_sample, half_downloaded, 26)
+            convert(config.convert)
+            data.dataset.growth_wanted = True
+    assert [len(batch) for batch in batches] == [4, 4, 4, 4, 4, 4, 2]
+    assert len(set.union(*batches)) == 26
+    assert data.dataset.closed is not None
+    assert len(data.dataset.closed.stages) == 2
+    # Of the 18 samples after the second batch 8 are old ones: they do not come first.
+    assert any(batch & old and batch - old for batch in batches[2:])
+    assert batches[2] - old
+    data.close()
+
+
+def test_a_pass_that_had_ended_goes_on_with_what_is_new(
+    raw_sample: Path, half_downloaded: Path, tmp_path: Path
+) -> None:
+    config = config_on(half_downloaded, tmp_path, "train_loader.num_workers=0")
+    convert(config.convert)
+    data = open_data(config)
+    seen = flat([ids_of(batch) for batch in data.spec.dataloader])
+    state = json.loads(json.dumps(data.dataset.state_dict(0, True)))
+    data.close()
+    same = open_data(config)
+    same.dataset.load_state_dict(state)
+    assert same.dataset.reopen_pass() is None, "nothing new"
+    same.close()
+
+    arrive(raw_sample, half_downloaded, 17)
+    convert(config.convert)
+    grown = open_data(config)
+    grown.dataset.load_state_dict(state)
+    closed = grown.dataset.reopen_pass()
+    assert closed is not None
+    assert (closed.position, closed.batches) == (10, 3)
+    more = [ids_of(batch) for batch in grown.spec.dataloader]
+    assert [len(batch) for batch in more] == [4, 3]
+    assert len(set(seen) | set(flat(more))) == 17
+    assert grown.dataset.closed is not None
+    assert (grown.dataset.closed.position, grown.dataset.closed.batches) == (17, 5)
+    grown.close()
+
+
 def test_resume_goes_on_exactly_with_growth_and_another_worker_count(
     raw_sample: Path, half_downloaded: Path, tmp_path: Path
 ) -> None:
@@ -191,7 +248,8 @@ def test_a_shard_that_is_damaged_at_its_source_stops_with_one_line(
     content = bytearray(shard.read_bytes())
     content[-10] ^= 255
     shard.write_bytes(content)
-    data = open_data(smoke_config(raw_sample, broken, f"train_loader.dataset.local={tmp_path / 'cache'}"))
+    settings = (f"train_loader.dataset.local={tmp_path / 'cache'}", "train_loader.dataset.patience=0")
+    data = open_data(smoke_config(raw_sample, broken, *settings))
     with pytest.raises((UserError, RuntimeError), match="cannot be fetched whole"):
         list(data.spec.dataloader)
     data.close()

@@ -26,7 +26,7 @@ import sys
 from tests.helpers.loader import open_data, read_pass, smoke_on
 from theworld.cli import run
 def main(argv):
-    data = open_data(smoke_on(*argv, "train_loader.num_workers=1"))
+    data = open_data(smoke_on(*argv, "train_loader.num_workers=1", "train_loader.dataset.patience=0"))
     print(len(set(read_pass(data))))
     data.close()
     return 0
@@ -46,9 +46,9 @@ def read_all(remote: str, cache: Path, **environment: str) -> subprocess.Complet
     )
 
 
-def error_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line that the user sees, with exit code 2."""
-    assert done.returncode == 2, done.stderr
+def error_line(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
+    """The one line that the user sees, with the exit code."""
+    assert done.returncode == code, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1, done.stderr
     assert "Traceback" not in done.stderr
@@ -103,7 +103,8 @@ def test_a_store_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
             AWS_SECRET_ACCESS_KEY="test",
             AWS_DEFAULT_REGION="us-east-1",
             AWS_MAX_ATTEMPTS="1",
-        )
+        ),
+        code=75,
     )
     assert "s3://sets/spatial/manifest.json: cannot be read" in line
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import torch
 
 from theworld.checkpoint.on_disk import is_whole, newest_whole_checkpoint
 from theworld.checkpoint.saver import point_latest
+from theworld.errors import NotNow
 
 
 def write(folder: Path, batch: int, epoch: int = 0) -> Path:
@@ -56,6 +60,30 @@ def test_a_damaged_byte_is_found(tmp_path: Path, place: float) -> None:
     found = newest_whole_checkpoint(tmp_path)
     assert found is not None
     assert found.path == good
+
+
+def test_what_cannot_be_read_now_is_not_passed_over(tmp_path: Path) -> None:
+    """No file can be opened: the system's limit, as good as a file system that is stale."""
+    write(tmp_path, 5)
+    newest = write(tmp_path, 10)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")), hard))
+    held = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open("/dev/null", os.O_RDONLY))
+        with pytest.raises(OSError, match="Too many open files"):
+            is_whole(newest)
+        with pytest.raises(NotNow, match="cannot be read now"):
+            newest_whole_checkpoint(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in held:
+            os.close(descriptor)
+    found = newest_whole_checkpoint(tmp_path)
+    assert found is not None
+    assert found.path == newest
 
 
 def test_a_hole_in_the_middle_is_found_without_reading(tmp_path: Path) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from theworld.errors import NotNow
+
 log = logging.getLogger(__name__)
 
 CHECKED_BYTES = 4 << 30
 SMALL_MEMBER = 1 << 20
+ZIP_END = 1 << 16
 NAME = re.compile(r"ep(\d+)-ba(\d+)(-rank0\.pt)?")
 
 
@@ -55,10 +60,14 @@ def is_whole(checkpoint: Path, contents: bool = True) -> bool:
         checkpoint: the file or folder.
         contents: compare the CRCs too: of all members of a file of up to :data:`CHECKED_BYTES`, of the small members,
             torch's pickle among them, of a larger one, since reading tens of gigabytes twice takes minutes.
+
+    Raises:
+        OSError: it cannot be read now, which says nothing against it.
     """
     if checkpoint.is_dir():
         parts = [path for path in checkpoint.iterdir() if path.suffix == ".distcp"]
         return (checkpoint / ".metadata").is_file() and bool(parts) and all(path.stat().st_size for path in parts)
+    read_end(checkpoint)
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             members = archive.infolist()
@@ -72,8 +81,23 @@ def is_whole(checkpoint: Path, contents: bool = True) -> bool:
                     if small or member.file_size <= SMALL_MEMBER:
                         read_through(archive, member)
             return any(member.filename.endswith("data.pkl") for member in members)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError):
+    except (zipfile.BadZipFile, EOFError, NotImplementedError):
         return False
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # a place before the beginning, by a damaged directory
+            return False
+        raise
+
+
+def read_end(path: Path) -> None:
+    """Read the file's end, where zipfile takes an error of the file system for a damaged file.
+
+    Raises:
+        OSError: it cannot be read now.
+    """
+    with path.open("rb") as file:
+        file.seek(-min(file.seek(0, os.SEEK_END), ZIP_END), os.SEEK_END)
+        file.read()
 
 
 def read_through(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
@@ -84,9 +108,17 @@ def read_through(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
 
 
 def newest_whole_checkpoint(folder: Path) -> Checkpoint | None:
-    """The checkpoint to resume from; damaged ones are passed over and named in the log."""
-    for checkpoint in list_checkpoints(folder):
-        if is_whole(checkpoint.path):
-            return checkpoint
-        log.warning("%s: not a whole checkpoint, passed over", checkpoint.path)
+    """The checkpoint to resume from; damaged ones are passed over and named in the log.
+
+    Raises:
+        NotNow: folder or checkpoint cannot be read now: an older one must not take the place of the newest.
+    """
+    try:
+        checkpoints = list_checkpoints(folder)
+        for checkpoint in checkpoints:
+            if is_whole(checkpoint.path):
+                return checkpoint
+            log.warning("%s: not a whole checkpoint, passed over", checkpoint.path)
+    except OSError as error:
+        raise NotNow(f"{folder}: the newest checkpoint cannot be read now ({error})") from error
     return None

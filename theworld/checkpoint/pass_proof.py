@@ -132,6 +132,12 @@ class RunProof:
         """The pass that is going on."""
         return self.passes[-1]
 
+    def reopen(self) -> None:
+        """The last pass that has ended goes on; nothing was done of the next one yet."""
+        if len(self.passes) > 1 and all(span.first == span.end for span in self.open.spans):
+            self.passes.pop()
+            self.open.ended = False
+
     def begin_attempt(self, launch: int, batch: int, ranks: int) -> None:
         """An attempt goes on after so many batches."""
         self.open.spans.append(Span(launch, batch, batch, ranks))

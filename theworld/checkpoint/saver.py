@@ -128,7 +128,11 @@ class WholeCheckpointSaver(Callback):
             return
         checkpoints = list_checkpoints(self.folder)
         batch = next(checkpoint.batch for checkpoint in checkpoints if checkpoint.path == newest)
-        useful = [item for item in checkpoints if item.batch <= batch and is_whole(item.path, contents=False)]
+        try:
+            useful = [item for item in checkpoints if item.batch <= batch and is_whole(item.path, contents=False)]
+        except OSError as error:
+            log.warning("%s: older checkpoints cannot be read now (%s), none is removed", self.folder, error)
+            return
         for checkpoint in checkpoints:
             if checkpoint in useful[: self.keep] or checkpoint.path == newest:
                 continue

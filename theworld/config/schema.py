@@ -151,6 +151,9 @@ class DatasetConfig:
     """null: seed."""
     num_canonical_nodes: int = 8
     """Parts of the data that are read side by side, so that with up to this many nodes no shard goes to two."""
+    patience: float = 600.0
+    """Seconds to try again, with growing pauses, where remote or a shard cannot be reached; then the run saves and
+    leaves with exit code 75."""
     cache_limit: int | str | None = None
     """Most bytes of shards kept in local; null: what fits the free disk. Never with remote null."""
 
@@ -164,9 +167,17 @@ class LoaderConfig:
     """Worker processes per rank; 0 decodes in the training process."""
     prefetch_factor: int = 2
     """Batches that each worker keeps ready."""
-    expected_samples: int | None = None
-    """Samples that a pass will have when the download is complete: what the learning-rate schedule runs over.
-    null: what is there at the start of the run."""
+    expected_samples: int | str | None = None
+    """Samples that a pass will have when the download is complete. The learning-rate schedule runs over them, and a
+    pass that has used up what is there waits for the rest. auto: what the JSON names, without what is rejected or
+    missing for good. A number is lessened by what is rejected or missing for good since it was set. null: what is there
+    is enough; the schedule runs over what was there at the start of the run."""
+    wait: float = 600.0
+    """Seconds to wait for expected samples when those that are there are used up; then the run, which has saved, leaves
+    with exit code 75 and goes on when it is started again."""
+    give_up: float = 86400.0
+    """Seconds without a new sample, a rejection or a downloaded image after which expected samples are no longer waited
+    for: the pass ends without them, with exit code 0 and a line that says how many are missing."""
 
 
 @dataclass

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from theworld.config.schema import MISSING, Config, ConvertConfig
 from theworld.config.sizes import parse_bytes
+from theworld.data.entries.downloaded import STATE
 from theworld.data.entries.hub_json import SCHEME
 from theworld.errors import UserError
 
@@ -59,8 +60,8 @@ class Settings:
 
     @property
     def state(self) -> Path:
-        """Folder for what the downloader remembers; the converter passes over hidden names."""
-        return self.images / ".download"
+        """Folder for what the downloader remembers."""
+        return self.images / STATE
 
     @property
     def spool(self) -> Path:

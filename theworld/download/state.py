@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from theworld.data.entries.check_entry import id_key
+from theworld.data.entries.downloaded import MISSING, WHOLE, missing_keys, read_missing
 from theworld.data.entries.images import ImageTable, positions
 from theworld.files import atomic_write, read_json, write_bytes, write_json
 
-MISSING = "missing.jsonl"
 ROW = np.dtype([("key", "<u8"), ("size", "<i8"), ("mtime_ns", "<i8")])
 
 
@@ -35,7 +35,7 @@ class State:
     def __init__(self, images: Path, folder: Path) -> None:
         self.folder = folder
         self.temporary = folder / "tmp"
-        self._whole = folder / "whole"
+        self._whole = folder / WHOLE
         self._missing = images / MISSING
         self._answered = folder / "answered.json"
         self._finished = folder / "finished.json"
@@ -81,19 +81,8 @@ class State:
     # ---- images that the server does not have
 
     def missing(self) -> dict[str, dict[str, Any]]:
-        """Id to line of missing.jsonl; of several lines for an id the last counts."""
-        found = {}
-        try:
-            with open(self._missing, encoding="utf-8", errors="replace") as lines:
-                for text in lines:
-                    try:
-                        line = json.loads(text)
-                        found[line["id"]] = line
-                    except (ValueError, TypeError, KeyError):
-                        continue  # torn by a kill: that image is asked for once more
-        except FileNotFoundError:
-            return {}
-        return found
+        """Id to line of missing.jsonl."""
+        return read_missing(self._missing.parent)
 
     def add_missing(self, lines: Iterable[dict[str, Any]]) -> None:
         """Append to missing.jsonl: ``id``, ``key``, ``status``, ``reason``."""
@@ -128,7 +117,7 @@ class State:
 
     def missing_keys(self) -> np.ndarray:
         """(n,) uint64, sorted: keys of the ids in missing.jsonl."""
-        return np.sort(np.array([id_key(name) for name in self.missing()], np.uint64))
+        return missing_keys(self._missing.parent)
 
     # ---- notes
 

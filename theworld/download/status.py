@@ -11,12 +11,13 @@ import numpy as np
 from theworld.config.schema import Config
 from theworld.data.entries.catalog import Catalog
 from theworld.data.entries.check_entry import id_key
+from theworld.data.entries.downloaded import MISSING
 from theworld.data.entries.images import ImageTable, positions, scan_images
 from theworld.data.entries.source import open_source
 from theworld.data.shards.dataset import MANIFEST, DataSet, describe_generation, read_shards
 from theworld.data.shards.remote_data_set import staging_folder
 from theworld.download.download_settings import Settings, check_settings
-from theworld.download.state import MISSING, State
+from theworld.download.state import State
 from theworld.download.wanted import known_wanted
 from theworld.errors import UserError
 from theworld.files import check_private, read_json

@@ -19,6 +19,7 @@ from theworld.data.cache.latent_store import latent_wish
 from theworld.data.samples.augment import leaves_pixels
 from theworld.model.build import load_model
 from theworld.model.processing import TheWorldProcessor
+from theworld.train.check_training import has_begun
 from theworld.train.compilation import length_step
 from theworld.train.composer_model import ComposerTheWorld
 from theworld.train.data import TrainData, build_data
@@ -62,7 +63,12 @@ def build_training(config: Config, processor: TheWorldProcessor, with_latents: b
     pixels_change = augment is not None and not leaves_pixels(augment)
     wish = latent_wish(config.model, settings.dataset, pixels_change) if with_latents else None
     batch, step = config.global_train_batch_size, length_step(config)
-    return build_data(settings, processor, batch, config.seed, True, wish, step, augment, on_gpu(config))
+    return build_data(settings, processor, batch, config.seed, True, wish, step, augment, on_gpu(config), known(config))
+
+
+def known(config: Config) -> bool:
+    """Whether an earlier start of the run has read its data."""
+    return config.save_folder is not None and has_begun(Path(config.save_folder))
 
 
 def build_evaluation(config: Config, processor: TheWorldProcessor, with_latents: bool = True) -> TrainData | None:
@@ -73,7 +79,9 @@ def build_evaluation(config: Config, processor: TheWorldProcessor, with_latents:
     wish = latent_wish(config.model, settings.dataset) if with_latents else None
     step = length_step(config)
     batch, pin_memory = config.global_train_batch_size, on_gpu(config)
-    return build_data(settings, processor, batch, config.seed, False, wish, step, pin_memory=pin_memory)
+    return build_data(
+        settings, processor, batch, config.seed, False, wish, step, pin_memory=pin_memory, known=known(config)
+    )
 
 
 def build_evaluator(config: Config, held_out: TrainData | None) -> Evaluator | None:

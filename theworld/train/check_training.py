@@ -45,9 +45,9 @@ def check_training(config: Config, ranks: int, has_gpu: bool | None = None) -> N
             "train_loader.prefetch_factor": config.train_loader.prefetch_factor,
             "train_loader.dataset.max_seq_len": config.train_loader.dataset.max_seq_len,
             "train_loader.dataset.num_canonical_nodes": config.train_loader.dataset.num_canonical_nodes,
-            "train_loader.expected_samples": config.train_loader.expected_samples,
         }
     )
+    check_expected(config.train_loader)
     check_positive({"train_loader.num_workers": config.train_loader.num_workers, "seed": config.seed}, smallest=0)
     check_positive({"save_num_checkpoints_to_keep": config.save_num_checkpoints_to_keep}, smallest=-1)
     if config.save_num_checkpoints_to_keep == 0:
@@ -58,13 +58,25 @@ def check_training(config: Config, ranks: int, has_gpu: bool | None = None) -> N
     check_time("eval_interval", config.eval_interval)
     check_batch(config, ranks)
     check_precision(config, has_gpu)
-    check_data("train_loader", config.train_loader)
-    if config.eval_loader is not None:
-        check_data("eval_loader", config.eval_loader)
+    known = config.save_folder is not None and has_begun(Path(config.save_folder))
+    for section, loader in (("train_loader", config.train_loader), ("eval_loader", config.eval_loader)):
+        if loader is not None:
+            check_data(section, loader, known)
+            check_patience(section, loader, config.dist_timeout)
     check_saving(config)
     for key in config.parallelism_config or {}:
         if key not in FSDP_KEYS:
             raise UserError(f"parallelism_config.{key}: unknown; Composer reads {' and '.join(FSDP_KEYS)}")
+
+
+def check_expected(loader: LoaderConfig) -> None:
+    """What a pass is to have, and the times to wait for it."""
+    expected = loader.expected_samples
+    if isinstance(expected, str) and expected != "auto":
+        raise UserError(f"train_loader.expected_samples: {expected!r} is neither a number nor auto")
+    if isinstance(expected, int):
+        check_positive({"train_loader.expected_samples": expected})
+    check_positive({"train_loader.wait": loader.wait, "train_loader.give_up": loader.give_up}, smallest=0)
 
 
 def check_batch(config: Config, ranks: int) -> None:
@@ -98,13 +110,29 @@ def check_precision(config: Config, has_gpu: bool | None) -> None:
             raise UserError("model.attn_implementation: flex_attention needs a GPU; use sdpa or eager on a CPU")
 
 
-def check_data(section: str, loader: LoaderConfig) -> None:
-    """Where a data set is read from."""
+def has_begun(save_folder: Path) -> bool:
+    """Whether a run has been started there before, so that what it reads was there."""
+    return (save_folder / "launches.jsonl").exists()
+
+
+def check_patience(section: str, loader: LoaderConfig, dist_timeout: float) -> None:
+    """How long a rank tries again, while the others wait for it."""
+    patience = loader.dataset.patience
+    check_positive({f"{section}.dataset.patience": patience}, smallest=0)
+    if patience >= dist_timeout:
+        raise UserError(
+            f"{section}.dataset.patience: {patience:.0f} s, but ranks wait for each other for {dist_timeout:.0f} s "
+            "only; set less, or a longer dist_timeout"
+        )
+
+
+def check_data(section: str, loader: LoaderConfig, known: bool = False) -> None:
+    """Where a data set is read from; one that the run has read before may be out of reach now."""
     dataset = loader.dataset
     if dataset.remote is None and dataset.local is None:
         raise UserError(f"{section}.dataset: set remote (where convert/to_mds.py wrote) or local, or both")
     origin = dataset.remote or dataset.local or ""
-    if "://" not in origin and not Path(origin).is_dir():
+    if not known and "://" not in origin and not Path(origin).is_dir():
         key = "remote" if dataset.remote else "local"
         raise UserError(f"{section}.dataset.{key}: no folder {origin}; run convert/to_mds.py first")
     if dataset.remote is None and dataset.cache_limit is not None:

@@ -95,6 +95,7 @@ def build_data(
     length_step: int = 1,
     augment: Augment | None = None,
     pin_memory: bool = False,
+    known: bool = False,
 ) -> TrainData:
     """Build the loader of one rank.
 
@@ -108,13 +109,14 @@ def build_data(
         length_step: (micro)batches are padded to a multiple of so many tokens.
         augment: the user's own change of each sample; never for evaluation.
         pin_memory: whether the microbatches go to a GPU.
+        known: the run has read the data set before: if it is not there now, it is out of reach.
 
     Raises:
         UserError: there is no data set, or the cache cannot be written.
     """
     settings = config.dataset
     encoder = SampleEncoder(processor, settings.max_seq_len)
-    source, attempt = open_cache(config)
+    source, attempt = open_cache(config, known)
     shuffle = Shuffle(
         settings.shuffle,
         seed if settings.shuffle_seed is None else settings.shuffle_seed,
@@ -151,7 +153,7 @@ def leave_stopping_to_the_rank(worker: int) -> None:
     ignore_stop_signals([signal.SIGTERM, signal.SIGUSR1])
 
 
-def open_cache(config: LoaderConfig) -> tuple[Source, AttemptFolder | None]:
+def open_cache(config: LoaderConfig, known: bool) -> tuple[Source, AttemptFolder | None]:
     """Where this attempt reads shards from. The node's first rank makes the attempt's name, the others learn it.
 
     Raises:
@@ -182,9 +184,9 @@ def open_cache(config: LoaderConfig) -> tuple[Source, AttemptFolder | None]:
     check_ranks(opened)
     if settings.remote is None:
         assert settings.local is not None
-        return Source(None, settings.local, settings.split), None
+        return Source(None, settings.local, settings.split, patience=settings.patience, known=known), None
     name = next(rank.attempt for rank in opened if rank.node == dist.get_node_rank() and rank.attempt is not None)
-    return Source(settings.remote, name, settings.split, limit), attempt
+    return Source(settings.remote, name, settings.split, limit, settings.patience, known), attempt
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from theworld.hub.export import PRETRAINED
 from theworld.hub.resume import fetch_checkpoint, fetch_weights
 from theworld.hub.upload import WORK, Uploader, note_uploaded
 from theworld.model.processing import TheWorldProcessor
+from theworld.patience import patiently
 from theworld.ranks import from_rank_zero
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,11 @@ def fetch_from_hub(config: Config, save_folder: Path) -> tuple[Path | None, str 
     Raises:
         UserError: the Hub has no such checkpoint, or not a safe one, or is out of reach.
     """
-    return from_rank_zero(lambda: _fetch(config, save_folder))
+    return from_rank_zero(
+        lambda: patiently(
+            lambda: _fetch(config, save_folder), "the newest checkpoint", config.train_loader.dataset.patience
+        )
+    )
 
 
 def _fetch(config: Config, save_folder: Path) -> tuple[Path | None, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,9 +13,12 @@ from omegaconf import OmegaConf
 
 from theworld.checkpoint.on_disk import Checkpoint
 from theworld.config.schema import Config
-from theworld.files import write_text
+from theworld.data.batches.expectation import progress_facts
+from theworld.files import read_json_lines, write_text
 from theworld.plain_text import without_secrets
 from theworld.train.data import TrainData
+
+log = logging.getLogger(__name__)
 
 
 def attempt_facts(config: Config, data: TrainData, resume: Checkpoint | None) -> dict[str, Any]:
@@ -25,9 +29,20 @@ def attempt_facts(config: Config, data: TrainData, resume: Checkpoint | None) ->
         "resumed_batch": resume.batch if resume else 0,
         "ranks": dist.get_world_size(),
         "samples": data.dataset.snapshot.samples,
-        "fingerprint": data.dataset.snapshot.fingerprint,
+        "expected_samples": config.train_loader.expected_samples,
+        **progress_facts(config, data.dataset.snapshot),
     }
     return without_secrets(facts)
+
+
+def earlier_starts(save_folder: Path) -> list[dict[str, Any]]:
+    """The lines of ``launches.jsonl``; none if it is damaged."""
+    path = save_folder / "launches.jsonl"
+    try:
+        return read_json_lines(path)
+    except ValueError as error:
+        log.warning("%s: damaged (%s); it is not known what earlier starts saw", path, error)
+        return []
 
 
 def write_config(config: Config, save_folder: Path) -> None:

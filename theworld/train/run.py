@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from composer import Trainer
+from composer.core import TimeUnit
 from composer.utils import dist, get_device
 
 from theworld import cli
@@ -19,9 +20,12 @@ from theworld.checkpoint.on_disk import Checkpoint, list_checkpoints, newest_who
 from theworld.checkpoint.saver import WholeCheckpointSaver
 from theworld.checkpoint.weights import Weights, holds_vae, pin_bases, read_saved_weights
 from theworld.config.schema import Config
+from theworld.data.batches.expectation import Expectation, promised_samples, remember
 from theworld.data.cache.streaming_internals import check_streaming
-from theworld.errors import EXIT_REQUEUE, UserError, describe
+from theworld.errors import EXIT_REQUEUE, NotNow, UserError, describe
+from theworld.lease import Superseded
 from theworld.model.build import load_processor
+from theworld.patience import patiently
 from theworld.ranks import from_rank_zero
 from theworld.signals import StopRequest
 from theworld.train.builders import (
@@ -37,9 +41,10 @@ from theworld.train.callbacks.data_report import DataReport
 from theworld.train.callbacks.finite_steps import FiniteSteps
 from theworld.train.callbacks.ledger import Ledger, newest_attempt, record_attempt
 from theworld.train.callbacks.loss_curve import LossCurve
+from theworld.train.callbacks.open_pass import OpenPass
 from theworld.train.callbacks.padding import PaddingShare
 from theworld.train.callbacks.pass_length import PassLength, announce
-from theworld.train.callbacks.preemption import Preemption, StoppedInEvaluation, any_rank_wants_to_stop
+from theworld.train.callbacks.preemption import Preemption, Stopped, any_rank_wants_to_stop
 from theworld.train.callbacks.randomness import RandomState
 from theworld.train.check_training import check_training
 from theworld.train.compilation import prepare_compilation
@@ -52,7 +57,7 @@ from theworld.train.hub_sync import CheckpointUploads, check_hub, fetch_from_hub
 from theworld.train.killed_workers import killed_workers_as_one_line
 from theworld.train.memory import MemoryOfRun
 from theworld.train.parallelism import gradients_as_buckets, prepare_parallelism
-from theworld.train.records import attempt_facts, write_config
+from theworld.train.records import attempt_facts, earlier_starts, write_config
 from theworld.train.registry import ALGORITHMS, CALLBACKS, NEVER_FROM_CHECKPOINTS, check_names, construct_named
 from theworld.train.room_for_batches import check_room_for_batches, full_shared_memory_as_one_line
 
@@ -74,6 +79,7 @@ class Run:
     weights: Weights
     data: TrainData
     held_out: TrainData | None
+    expectation: Expectation
     load_path: str | None
     resume: Checkpoint | None
     fence: Fence
@@ -112,6 +118,8 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
         from_rank_zero(lambda: clear_reasons(save_folder))
         try:
             return train_in(save_folder, config, stop, fence)
+        except (NotNow, Superseded):
+            raise  # nothing has failed, and a newer start writes here
         except Exception as error:
             reason = str(error) if isinstance(error, UserError) else describe(error)
             note_reason(save_folder, dist.get_global_rank(), reason)
@@ -133,7 +141,9 @@ def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence)
     held_out = build_evaluation(config, processor, with_latents=not holds_vae(saved))
     try:
         check_room_for_batches([one for one in (data, held_out) if one is not None])
-        announce(data.dataset, config.train_loader.expected_samples)
+        snapshot = data.dataset.snapshot
+        expectation = from_rank_zero(lambda: remember(config, earlier_starts(save_folder), snapshot))
+        announce(data.dataset, expectation.samples(data.dataset.snapshot))
         needs_vae = any(one is not None and one.dataset.latents is None for one in (data, held_out))
         gpu = smallest_gpu(config)
         if gpu is not None:
@@ -149,7 +159,9 @@ def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence)
         write_config(config, save_folder)
         write_pretrained(save_folder, model.model, processor)
         with memory_errors_as_one_line(config), full_shared_memory_as_one_line():
-            return fit(Run(config, save_folder, model, weights, data, held_out, load_path, resume, fence, stop))
+            return fit(
+                Run(config, save_folder, model, weights, data, held_out, expectation, load_path, resume, fence, stop)
+            )
     finally:
         data.close()
         if held_out is not None:
@@ -164,6 +176,7 @@ def fit(run: Run) -> int:
     with gradients_as_buckets(), composer_loads_data(run.load_path, run.config.trust_checkpoints):
         trainer, saver = build_trainer(run, preemption, uploads)
     uploads.resumed(run.resume)
+    reopen_pass(trainer, run.data)
     if trainer.state.max_duration is not None and trainer.state.timestamp >= trainer.state.max_duration:
         log.info(
             "finished already: %s is done, %d batches, in %s; for another pass raise max_duration",
@@ -182,7 +195,12 @@ def fit(run: Run) -> int:
     if trainer._rng_state is not None and int(trainer.state.timestamp.batch_in_epoch) > 0:
         # Read from a private name: Composer restores it at the start of an epoch only and offers no other way.
         trainer.state.callbacks.append(RandomState(trainer._rng_state))
-    run_trainer(trainer, saver)
+    try:
+        run_trainer(trainer, saver)
+    except NotNow:
+        trainer.close()
+        uploads.finish(min(run.config.hub.wait, stop.seconds_of_job))
+        raise
     trainer.close()
     batches = int(trainer.state.timestamp.batch)
     if preemption.wants_requeue(trainer.state):
@@ -190,14 +208,40 @@ def fit(run: Run) -> int:
         uploads.finish(stop.seconds_left)
         return EXIT_REQUEUE
     uploads.finish(min(run.config.hub.wait, stop.seconds_of_job))
-    log.info("done: %d batches, checkpoints in %s", batches, save_folder)
+    log.info("done: %d batches, checkpoints in %s%s", batches, save_folder, what_is_missing(run.data))
     return 0
+
+
+def reopen_pass(trainer: Trainer, data: TrainData) -> None:
+    """Where the run has ended with a pass and new samples have come for it since, go back to the end of that pass."""
+    state = trainer.state
+    end = state.max_duration
+    if end is None or end.unit != TimeUnit.EPOCH or state.timestamp < end or int(state.timestamp.batch_in_epoch):
+        return
+    closed = data.dataset.reopen_pass()
+    if closed is not None:
+        now = state.timestamp
+        # How many tokens the pass has had is written down nowhere, and nothing asks for it.
+        state.timestamp = now.copy(
+            epoch=int(now.epoch) - 1,
+            epoch_in_iteration=max(0, int(now.epoch_in_iteration) - 1),
+            batch_in_epoch=closed.batches,
+            sample_in_epoch=closed.position,
+        )
+
+
+def what_is_missing(data: TrainData) -> str:
+    """For the last line of a run: how many samples the JSON names that did not come."""
+    snapshot = data.dataset.snapshot
+    missing = (promised_samples(snapshot) or 0) - snapshot.samples
+    return f"; {missing} samples that the JSON names were not there" if missing > 0 else ""
 
 
 def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) -> tuple[Trainer, WholeCheckpointSaver]:
     """Composer's trainer, the checkpoint loaded, and the callback that saves."""
     config = run.config
-    length = PassLength(run.data.dataset, config.train_loader.expected_samples)
+    dataset = run.data.dataset
+    length = PassLength(dataset, run.expectation.samples(dataset.snapshot))
     steps = FiniteSteps()
     ledger, saver = build_ledger_and_saver(run, steps, uploads)
     progress_bar = sys.stderr.isatty() if config.progress_bar is None else config.progress_bar
@@ -216,6 +260,7 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
             *construct_named(CALLBACKS, "callbacks", config.callbacks),
             preemption,
             length,
+            OpenPass(dataset, run.expectation, config.train_loader.wait, saver, preemption),
             DataReport(),
             LossCurve(),
             steps,
@@ -282,8 +327,12 @@ def run_trainer(trainer: Trainer, saver: WholeCheckpointSaver) -> None:
     try:
         with killed_workers_as_one_line():
             trainer.fit()
-    except StoppedInEvaluation:
-        saver.save(trainer.state)
+    except (Stopped, NotNow) as left:
+        # All ranks have left together between two batches.
+        if saver.last_saved_batch != int(trainer.state.timestamp.batch):
+            saver.save(trainer.state)
+        if isinstance(left, NotNow):
+            raise
 
 
 def log_resume(resume: Checkpoint, done_before: int, attempt: int) -> None:
@@ -307,6 +356,7 @@ def find_resume(config: Config, save_folder: Path, fetched: Path | None = None) 
 
     Raises:
         UserError: the run is to begin anew where the checkpoints of another lie, which later starts would go on from.
+        NotNow: the newest cannot be read.
     """
     if not config.autoresume and fetched is None and list_checkpoints(save_folder):
         raise UserError(
@@ -315,4 +365,10 @@ def find_resume(config: Config, save_folder: Path, fetched: Path | None = None) 
         )
     if not config.autoresume and fetched is None:
         return None
-    return from_rank_zero(lambda: newest_whole_checkpoint(save_folder))
+    return from_rank_zero(
+        lambda: patiently(
+            lambda: newest_whole_checkpoint(save_folder),
+            "the newest checkpoint",
+            config.train_loader.dataset.patience,
+        )
+    )

@@ -1,13 +1,12 @@
 """A pass as Composer sees it: a data loader of batches, each sample once.
 
-:class:`PassLoader` runs the loader's workers over a :class:`~theworld.data.batches.passes.PassDataset` and, when the
-known samples are used up, takes up what the converter has added since.
+:class:`PassLoader` runs the loader's workers over a :class:`~theworld.data.batches.passes.PassDataset` and, when it is
+told to and when the known samples are used up, takes up what the converter has added since.
 """
 
 from __future__ import annotations
 
 import atexit
-import logging
 import multiprocessing
 import weakref
 from collections.abc import Generator, Iterator
@@ -17,8 +16,7 @@ from torch.utils.data import DataLoader
 
 from theworld.data.batches.passes import PassDataset
 from theworld.errors import UserError
-
-log = logging.getLogger(__name__)
+from theworld.ranks import raise_together
 
 _loaders: weakref.WeakSet[PassLoader] = weakref.WeakSet()
 
@@ -54,7 +52,7 @@ class PassLoader(DataLoader):
         while True:
             dataset.last_batch_may_be_short = False
             yield from self._known_batches()
-            if dataset.take_up_growth():
+            if dataset.take_up_growth() or len(dataset.batch_starts()):
                 continue
             # Only now, with nothing new to fill it, is the short last batch due.
             dataset.last_batch_may_be_short = True
@@ -68,16 +66,14 @@ class PassLoader(DataLoader):
         starts = dataset.batch_starts()
         if not len(starts):
             return
-        try:
-            for start, batch in zip(starts, super().__iter__(), strict=True):
-                dataset.position = min(start + dataset.global_batch_size, len(dataset.order))
-                yield batch
-        except UserError as error:
-            line = without_traceback(str(error))
-            if dataset.rank != 0:
-                # The command line prints rank 0's errors only.
-                log.error("rank %d: %s", dataset.rank, line)
-            raise UserError(line) from error
+        batches = super().__iter__()
+        for start in starts:
+            batch = next_on_all_ranks(batches)
+            dataset.position = min(start + dataset.global_batch_size, len(dataset.order))
+            yield batch
+            if dataset.has_grown():
+                # The workers, who read ahead in the old order, end here.
+                return
 
 
 @atexit.register
@@ -93,6 +89,21 @@ def end_workers() -> None:
             child.kill()
 
 
-def without_traceback(message: str) -> str:
+def next_on_all_ranks(batches: Iterator[Any]) -> Any:
+    """This rank's next batch, if all ranks have one: the others could not go on without it.
+
+    Raises:
+        UserError: on all ranks, what some rank's loader ran into.
+    """
+    batch, fault = None, None
+    try:
+        batch = next(batches)
+    except UserError as error:
+        fault = type(error)(without_traceback(error))
+    raise_together(fault)
+    return batch
+
+
+def without_traceback(error: UserError) -> str:
     """What a worker's error said. torch puts the worker's traceback around it, as text."""
-    return message.rpartition(f"{UserError.__name__}: ")[2].strip()
+    return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()

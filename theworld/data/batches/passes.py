@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,8 +30,9 @@ from theworld.data.cache.shared_memory import one_opening_at_a_time, record_segm
 from theworld.data.cache.snapshot import Snapshot, read_snapshot
 from theworld.data.cache.space import check_capacity, in_megabytes
 from theworld.data.cache.streaming_internals import open_shards, release_segments, segments_number
-from theworld.errors import UserError
+from theworld.errors import NotNow, UserError
 from theworld.labels import IGNORE
+from theworld.patience import patiently
 from theworld.ranks import from_rank_zero, raise_on_all_ranks
 
 log = logging.getLogger(__name__)
@@ -50,11 +52,39 @@ class Source:
     split: str | None = None
     cache_limit: int | None = None
     """Bytes of shards kept in the cache; None: what fits the free disk."""
+    patience: float = 600.0
+    """Seconds to try again where something cannot be reached."""
+    known: bool = False
+    """Whether the run has read it before: what is not there then is out of reach, not wrong."""
 
     @property
     def origin(self) -> str:
         """Where growth shows first."""
         return self.remote if self.remote is not None else self.local
+
+
+@dataclass(frozen=True)
+class ClosedPass:
+    """A pass that has ended, until the next one has begun: new samples may still be for it."""
+
+    position: int
+    stages: tuple[Stage, ...]
+
+    @property
+    def batches(self) -> int:
+        """Global batches that it had; the last one of a stage may have been short."""
+        ends = [*(stage.position for stage in self.stages[1:]), self.position]
+        return sum(
+            math.ceil((end - stage.position) / stage.global_batch_size)
+            for stage, end in zip(self.stages, ends, strict=True)
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position, "stages": [stage.state_dict() for stage in self.stages]}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> ClosedPass:
+        return cls(int(state["position"]), tuple(Stage.from_state(stage) for stage in state["stages"]))
 
 
 class PassDataset(IterableDataset):
@@ -67,7 +97,8 @@ class PassDataset(IterableDataset):
         shuffle: for the first pass; later ones count its epoch up.
         global_batch_size: samples of a batch over all ranks; must divide by the ranks.
         prepare: MDS sample and the number of its pass to encoded sample; runs in the workers.
-        follow_growth: take up generations that were added, on resume and when the known samples are used up.
+        follow_growth: take up generations that were added, on resume, when :attr:`growth_wanted` is set, and when the
+            known samples are used up.
         latents: world latents that the run can use, if the data set has them.
     """
 
@@ -91,8 +122,11 @@ class PassDataset(IterableDataset):
         self.times_opened = 0
         self.position = 0
         self.last_batch_may_be_short = False
+        self.growth_wanted = False
+        """Look for growth before the next batch; set between batches."""
         self.stages: list[Stage] = []
         self.lost: list[tuple[int, int]] = []
+        self.closed: ClosedPass | None = None
         self.latents: WorldLatents | None = None
         self._shards: StreamingDataset | None = None
         snapshot = self.newest_snapshot()
@@ -102,10 +136,26 @@ class PassDataset(IterableDataset):
 
     # ---- what is known
 
-    def newest_snapshot(self) -> Snapshot:
-        """The snapshot that all ranks agree on: rank 0 reads it."""
-        found = from_rank_zero(lambda: read_snapshot(self.source.origin, self.source.split))
-        assert found is not None
+    def _read_snapshot(self) -> Snapshot:
+        try:
+            return read_snapshot(self.source.origin, self.source.split)
+        except UserError as error:
+            if self.source.known or self._shards is not None:
+                raise NotNow(str(error)) from error
+            raise
+
+    def newest_snapshot(self, patience: float | None = None) -> Snapshot:
+        """The snapshot that all ranks agree on: rank 0 reads it.
+
+        Args:
+            patience: seconds, as for :class:`Source`; None: the source's.
+
+        Raises:
+            UserError: there is no data set, or none with samples.
+            NotNow: it cannot be reached.
+        """
+        seconds = self.source.patience if patience is None else patience
+        found = from_rank_zero(lambda: patiently(self._read_snapshot, self.source.origin, seconds))
         if found.samples == 0:
             raise UserError(f"{self.source.origin}: the data set has no samples; run convert/to_mds.py")
         return found if self.latents is None else self.latents.newest_covered(found)
@@ -122,12 +172,14 @@ class PassDataset(IterableDataset):
         with one_opening_at_a_time(leader):
             self.close()
             dist.barrier()
-            self.stream = SnapshotStream(snapshot, source.remote, local, source.split, source.cache_limit)
+            self.stream = SnapshotStream(
+                snapshot, source.remote, local, source.split, source.cache_limit, source.patience
+            )
             self._shards = open_shards(streams=[self.stream], batch_size=self.global_batch_size // self.ranks)
             if leader:
                 record_segments(segments_number(self.shards))
         if self.latents is not None:
-            self.latents.open(snapshot, source.remote, local, source.split, source.cache_limit)
+            self.latents.open(snapshot, source.remote, local, source.split, source.cache_limit, source.patience)
 
     def close(self) -> None:
         """Give back the shared memory; nothing can be read until the data set is opened again."""
@@ -178,8 +230,40 @@ class PassDataset(IterableDataset):
 
     def finish_pass(self) -> None:
         """The pass is over; the next one shuffles everything together."""
+        self.closed = ClosedPass(self.position, tuple(self.stages))
         self.shuffle = replace(self.shuffle, epoch=self.shuffle.epoch + 1)
         self.start_pass()
+
+    def reopen_pass(self) -> ClosedPass | None:
+        """Where nothing has been read since a pass ended, go on with that pass, if there is something new for it.
+
+        Returns:
+            The pass as it had ended; None if it stays so.
+        """
+        closed = self.closed
+        if self.position or closed is None or closed.stages[-1].samples >= self.snapshot.samples:
+            return None
+        self.shuffle = replace(self.shuffle, epoch=self.shuffle.epoch - 1)
+        self.position = closed.position
+        self.stages = [*closed.stages, Stage(closed.position, self.snapshot.samples, self.global_batch_size)]
+        self.closed = None
+        self._reorder()
+        log.info("the pass that had ended after %d samples goes on: %d new ones", closed.position, self.left)
+        return closed
+
+    def has_grown(self) -> bool:
+        """Whether the converter has finished something since, if that is to be looked for now; takes nothing up.
+
+        A remote that is out of reach is for later: known samples are left.
+        """
+        if not (self.growth_wanted and self.follow_growth):
+            return False
+        self.growth_wanted = False
+        try:
+            return self.newest_snapshot(patience=0.0).samples > self.snapshot.samples
+        except NotNow as error:
+            log.warning("whether there are new samples is looked for at the next save: %s", error)
+            return False
 
     def take_up_growth(self) -> bool:
         """Add what the converter has finished since; True if there was something."""
@@ -190,6 +274,7 @@ class PassDataset(IterableDataset):
         if difference is not None:
             raise UserError(f"{self.source.origin}: {difference}; the run cannot go on with the samples that it knew")
         if newest.samples == self.snapshot.samples:
+            self.snapshot = newest  # what it says of the JSON may have changed
             return False
         log.info(
             "taking up %d new samples: %d known now, %d of this pass done",
@@ -242,6 +327,7 @@ class PassDataset(IterableDataset):
             "position": num_samples,
             "stages": [stage.state_dict() for stage in self.stages],
             "lost": [list(batch) for batch in self.lost],
+            "closed": self.closed.state_dict() if self.closed is not None else None,
             "shuffle": {
                 "enabled": self.shuffle.enabled,
                 "seed": self.shuffle.seed,
@@ -279,6 +365,7 @@ class PassDataset(IterableDataset):
         self.stages = [Stage.from_state(stage) for stage in state["stages"]]
         self.position = int(state["position"])
         self.lost = [(int(first), int(end)) for first, end in state.get("lost", ())]
+        self.closed = ClosedPass.from_state(state["closed"]) if state.get("closed") else None
         if self.position == 0:
             self.start_pass()
             return
@@ -300,7 +387,7 @@ class PassDataset(IterableDataset):
         """This worker's samples: of the rank's batches every ``num_workers``-th, whole batches in a row."""
         worker = get_worker_info()
         starts = list(self.batch_starts())[worker.id :: worker.num_workers] if worker else list(self.batch_starts())
-        with ShardLookahead(self.fetch_shard) as lookahead:
+        with ShardLookahead(self.fetch_shard, self.source.patience) as lookahead:
             for place, start in enumerate(starts):
                 for ahead in starts[place : place + BATCHES_AHEAD + 1]:
                     lookahead.request(self.shard_of(slot.index) for slot in self.slots(ahead))
@@ -317,7 +404,10 @@ class PassDataset(IterableDataset):
 
     def sample(self, index: int) -> dict[str, Any]:
         """The MDS sample, with its world latent if the run uses them."""
-        sample = self.shards[index]
+        try:
+            sample = self.shards[index]
+        except OSError as error:
+            raise NotNow(f"{self.source.origin}: sample {index} cannot be read now ({error})") from error
         if self.latents is None:
             return sample
         shard, place = self.shards.spanner[index]

@@ -143,18 +143,26 @@ class WorldLatents:
             )
         return covered
 
-    def open(self, snapshot: Snapshot, remote: str | None, local: str, split: str | None, limit: int | None) -> None:
+    def open(
+        self,
+        snapshot: Snapshot,
+        remote: str | None,
+        local: str,
+        split: str | None,
+        limit: int | None,
+        patience: float,
+    ) -> None:
         """Get ready to read the latents of ``snapshot``.
 
         Args:
             snapshot: of the samples; all of it is covered.
-            remote, local, split, limit: as for the samples (:class:`SnapshotStream`).
+            remote, local, split, limit, patience: as for the samples (:class:`SnapshotStream`).
         """
         if not self.beside:
             return
         assert self.snapshot is not None
         folder = f"{split}/{COLUMN}" if split else COLUMN
-        self.stream = SnapshotStream(self.snapshot, remote, local, folder, limit)
+        self.stream = SnapshotStream(self.snapshot, remote, local, folder, limit, patience)
         names = [generation.name for generation in snapshot.generations]
         places, position = {}, 0
         for generation in self.snapshot.generations:

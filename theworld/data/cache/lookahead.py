@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+from theworld.errors import NotNow
+from theworld.patience import SAY_EVERY
+
+log = logging.getLogger(__name__)
+
+LONGER = 60.0
+"""Seconds beyond its patience that a fetch which does not return at all is waited for."""
 
 
 class ShardLookahead:
-    """Fetches shards in the background shortly before they are needed."""
+    """Fetches shards in the background shortly before they are needed.
 
-    def __init__(self, fetch: Callable[[int], None]) -> None:
+    Args:
+        fetch: has a shard in the cache when it returns; has patience of its own.
+        patience: seconds.
+    """
+
+    def __init__(self, fetch: Callable[[int], None], patience: float) -> None:
         self.fetch = fetch
+        self.patience = patience
         self.fetched: dict[int, Future[None]] = {}
 
     def __enter__(self) -> ShardLookahead:
@@ -27,5 +43,15 @@ class ShardLookahead:
                 self.fetched[shard] = self.executor.submit(self.fetch, shard)
 
     def wait(self, shard: int) -> None:
-        """Return when the shard is there; raise what its fetch ran into."""
-        self.fetched[shard].result()
+        """Return when the shard is there; raise what its fetch ran into.
+
+        Raises:
+            NotNow: it has not returned at all: a store that takes the question and is silent.
+        """
+        fetch, begun = self.fetched[shard], time.monotonic()
+        while not wait([fetch], timeout=SAY_EVERY).done:
+            waited = time.monotonic() - begun
+            if waited > self.patience + LONGER:
+                raise NotNow(f"shard {shard}: no answer for {waited:.0f} s")
+            log.warning("waiting for shard %d since %.0f s (no answer)", shard, waited)
+        fetch.result()

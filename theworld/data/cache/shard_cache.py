@@ -36,12 +36,16 @@ from streaming.base.world import World
 from theworld.data.cache.attempt_folder import attempt_of
 from theworld.data.cache.snapshot import Snapshot
 from theworld.data.cache.space import make_room
-from theworld.errors import UserError, first_line
+from theworld.errors import NotNow, UserError, first_line
 from theworld.files import make_private, own_temporary
+from theworld.patience import patiently
 
 log = logging.getLogger(__name__)
 
 FETCH_ATTEMPTS = 4
+"""On a disk that is full."""
+SILENT_AFTER = 60.0
+"""Seconds after which a store that does not say anything is asked again."""
 NO_SPACE = 28
 
 
@@ -89,6 +93,7 @@ class SnapshotStream(Stream):
         local: the cache, under this attempt's name.
         split: sub-folder of both.
         cache_limit: bytes of shards to keep, the least recently used go first; None: what fits the free disk.
+        patience: seconds to try again where a shard cannot be reached.
     """
 
     def __init__(
@@ -98,9 +103,11 @@ class SnapshotStream(Stream):
         local: str,
         split: str | None = None,
         cache_limit: int | None = None,
+        patience: float = 600.0,
     ) -> None:
-        super().__init__(remote=remote, local=local, split=split, download_retry=2, download_timeout=600)
+        super().__init__(remote=remote, local=local, split=split, download_retry=1, download_timeout=SILENT_AFTER)
         self.snapshot = snapshot
+        self.patience = patience
         self.cache_limit = cache_limit
         entries = snapshot.shards if remote is None else snapshot.cache_entries()
         self.entries = {
@@ -138,8 +145,13 @@ class SnapshotStream(Stream):
             Bytes that the cache grew by.
 
         Raises:
-            UserError: it could not be fetched whole.
+            NotNow: it could not be fetched whole for as long as patience lasts.
+            UserError: the cache's disk is too small.
         """
+        return patiently(lambda: self._prepare_now(shard), f"shard {shard.file_pairs[0][0].basename}", self.patience)
+
+    def _prepare_now(self, shard: Reader) -> int:
+        """One attempt. The lock is held during it only, so that all who wait for a shard wait side by side."""
         raw, zipped = shard.file_pairs[0]
         final = Path(self.local, self.split, raw.basename)
         if self.remote is None:
@@ -163,11 +175,11 @@ class SnapshotStream(Stream):
         raw, zipped = shard.file_pairs[0]
         if final.is_file():
             if final.stat().st_size != raw.bytes:
-                raise UserError(f"{final}: has {final.stat().st_size} bytes instead of {raw.bytes}; put it back")
+                raise NotNow(f"{final}: has {final.stat().st_size} bytes instead of {raw.bytes}; put it back")
             return 0
         if zipped is not None and Path(self.local, self.split, zipped.basename).is_file():
             return super().prepare_shard(shard)
-        raise UserError(f"{final}: the shard is missing; run convert/to_mds.py or convert/verify.py")
+        raise NotNow(f"{final}: the shard is missing; run convert/to_mds.py or convert/verify.py")
 
     def _have(self, final: Path, raw: FileInfo, checked: Path) -> bool:
         """Whether the cache has the shard, as it should be; its hash is taken once an attempt."""
@@ -187,8 +199,7 @@ class SnapshotStream(Stream):
         """Copy the shard to a place aside, check it, give it its name."""
         entry, original = self.entries[name]
         needed = sum(int(entry[key]["bytes"]) for key in ("raw_data", "zip_data") if entry.get(key))
-        faults: list[str] = []
-        full = False
+        full = None
         for _attempt in range(FETCH_ATTEMPTS):
             # Room that was made may go to a shard that another process fetches at the same moment. On a disk that
             # has turned out to be so small, one fetches at a time.
@@ -199,14 +210,20 @@ class SnapshotStream(Stream):
                     self._fetch_once(original, final)
                     return
                 except Exception as error:  # each store has errors of its own
-                    faults.append(first_line(error))
-                    full = isinstance(error, OSError) and error.errno == NO_SPACE
-        free = shutil.disk_usage(self.local).free
-        raise UserError(
-            f"{self.remote}/{original['raw_data']['basename']}: cannot be fetched whole into {final.parent.resolve()} "
-            f"({faults[-1]}; {free / 1e9:.1f} GB free there); run convert/verify.py on the data set, or set TMPDIR or "
-            "train_loader.dataset.local to a larger disk if this one is too small"
+                    full = error
+                    if not (isinstance(error, OSError) and error.errno == NO_SPACE):
+                        break
+        where = (
+            f"{self.remote}/{original['raw_data']['basename']}: cannot be fetched whole into {final.parent.resolve()}"
         )
+        reason = first_line(full) if full is not None else ""
+        if isinstance(full, OSError) and full.errno == NO_SPACE:
+            free = shutil.disk_usage(self.local).free
+            raise UserError(
+                f"{where} ({reason}; {free / 1e9:.1f} GB free there); set TMPDIR or train_loader.dataset.local to a "
+                "larger disk"
+            )
+        raise NotNow(f"{where} ({reason}); where that lasts, run convert/verify.py on the data set")
 
     def _fetch_once(self, original: dict[str, Any], final: Path) -> None:
         """One attempt; raises whatever the store, the disk or the check ran into."""
@@ -219,7 +236,7 @@ class SnapshotStream(Stream):
                 remote=self.remote,
                 local=staging,
                 split=self.split or None,
-                download_retry=2,
+                download_retry=1,
                 download_timeout=self.download_timeout,
                 keep_zip=False,
             )

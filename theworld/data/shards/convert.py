@@ -22,6 +22,7 @@ from theworld.config.schema import ConvertConfig
 from theworld.data.entries.catalog import Catalog
 from theworld.data.entries.check_entry import id_key
 from theworld.data.entries.columns import ANNOTATION_SIZE
+from theworld.data.entries.downloaded import missing_keys
 from theworld.data.entries.images import ImageTable, positions, scan_images
 from theworld.data.entries.source import JsonSource, open_source
 from theworld.data.latents.column import LatentColumn
@@ -285,7 +286,10 @@ class Conversion:
         rejected = self._rejected_images(scan)
         self.train.write_rejected(self.catalog.bad_entries(), rejected)
         blocks = self.catalog.blocks(self.source.fetch)
-        matches = match_entries(blocks, scan.keys, self._written_keys(), rejected.values(), self.settings.holdout)
+        missing = missing_keys(self.settings.images)
+        matches = match_entries(
+            blocks, scan.keys, self._written_keys(), rejected.values(), missing, self.settings.holdout
+        )
         if self.settings.num_samples is not None:
             samples = {TRAIN: self.train.samples(), EVALUATION: self.evaluation.samples()}
             matches.cap(self.settings.num_samples, samples)

@@ -24,7 +24,7 @@ class Matches:
         matched: good entries whose image is there, or that are written.
         written: good entries that are written.
         to_be: part to the samples that its data set has once every image has come: good entries without those whose
-            image was rejected for good.
+            image was rejected for good or is missing for good.
     """
 
     matched: int = 0
@@ -39,7 +39,12 @@ class Matches:
 
 
 def match_entries(
-    blocks: Iterable[Block], images: np.ndarray, written: np.ndarray, rejected: Iterable[dict[str, Any]], holdout: float
+    blocks: Iterable[Block],
+    images: np.ndarray,
+    written: np.ndarray,
+    rejected: Iterable[dict[str, Any]],
+    missing: np.ndarray,
+    holdout: float,
 ) -> Matches:
     """Count.
 
@@ -48,16 +53,19 @@ def match_entries(
         images: (n,) uint64, keys of the images, sorted.
         written: (m,) uint64, keys of the samples, sorted.
         rejected: lines of the images that were rejected.
+        missing: (k,) uint64, keys of the images that the download has found to be missing for good.
         holdout: share of ids that goes to the evaluation part.
     """
     found = Matches()
-    lost = np.sort(np.array([id_key(line["id"]) for line in rejected if line["reason"] not in PASSING], np.uint64))
+    bad = np.array([id_key(line["id"]) for line in rejected if line["reason"] not in PASSING], np.uint64)
+    not_there = missing[~positions(images, missing)[1]]  # others have come in another way
+    lost = np.unique(np.concatenate([bad, not_there]))
     threshold = np.uint64(held_out_below(holdout))
     for block in blocks:
         there, done = positions(images, block.keys)[1], positions(written, block.keys)[1]
         found.matched += int((there | done).sum())
         found.written += int(done.sum())
-        held_out, hopeless = block.keys < threshold, positions(lost, block.keys)[1]
+        held_out, hopeless = block.keys < threshold, positions(lost, block.keys)[1] & ~done
         found.to_be[EVALUATION] += int((held_out & ~hopeless).sum())
         found.to_be[TRAIN] += int((~held_out & ~hopeless).sum())
     return found

@@ -20,7 +20,7 @@ from theworld.data.shards.dataset import IDS, MANIFEST, REJECTED, DataSet
 from theworld.data.shards.mds import INDEX, stored_info
 from theworld.data.shards.shard_plan import ShardJob
 from theworld.data.shards.write_shard import ShardWriter
-from theworld.errors import UserError
+from theworld.errors import NotNow, UserError
 from theworld.files import make_private, own_temporary, read_json, write_bytes, write_json
 
 SCHEMES = ("s3", "gs", "oci", "hf", "azure", "azure-dl", "dbfs", "alipan")
@@ -30,6 +30,16 @@ READ_ATTEMPTS = 3
 UPLOADS = 4
 UPLOADS_WAITING = 8
 NOT_FOUND = ("404", "not found", "nosuchkey", "no such", "does not exist")
+REFUSED = (
+    "401",
+    "403",
+    "unauthorized",
+    "forbidden",
+    "access denied",
+    "accessdenied",
+    "invalidaccesskeyid",
+    "credentials",
+)
 
 logger = logging.getLogger(__name__)
 
@@ -155,11 +165,24 @@ def is_not_found(error: Exception) -> bool:
     return isinstance(error, FileNotFoundError) or any(word in str(error).lower() for word in NOT_FOUND)
 
 
+def is_refused(error: Exception) -> bool:
+    """Whether the store has answered that this user may not, as opposed to not answering."""
+    return any(word in str(error).lower() for word in REFUSED)
+
+
 def read_file(folder: str, name: str) -> str | None:
-    """The text of a small file in a local folder or behind a URL; None if it is not there."""
+    """The text of a small file in a local folder or behind a URL; None if it is not there.
+
+    Raises:
+        NotNow: folder or store does not answer.
+        UserError: the store refuses.
+    """
     if "://" not in folder:
         path = Path(folder) / name
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        try:
+            return path.read_text(encoding="utf-8") if path.is_file() else None
+        except OSError as error:
+            raise NotNow(f"{path}: cannot be read now ({error.strerror})") from error
     # Imported here: Streaming brings torch, which the converter's processes must not load.
     from streaming.base.storage.download import CloudDownloader
     from streaming.base.util import retry
@@ -179,7 +202,8 @@ def read_file(folder: str, name: str) -> str | None:
             download()
         except Exception as error:
             fault = (str(error).splitlines() or [""])[0] or type(error).__name__
-            raise UserError(f"{folder}/{name}: cannot be read ({fault}); check address and credentials") from error
+            kind = UserError if is_refused(error) else NotNow
+            raise kind(f"{folder}/{name}: cannot be read ({fault}); check address and credentials") from error
         return path.read_text(encoding="utf-8") if path.is_file() else None
 
 

@@ -5,7 +5,8 @@ the run, ``batch`` the optimizer batches of the run from 0, ``ids`` are the samp
 names those that carried no loss and why, ``lost`` those of a step that was not made, because it was not finite. Lines
 of a killed attempt whose batches a later attempt trained again are superseded by that attempt's; which lines count is
 told by the proof in the checkpoint (:mod:`theworld.checkpoint.pass_proof`). ``<save_folder>/ledger/passes.jsonl`` says
-where each pass ended and which generations it had: ``batches`` is the number of optimizer batches of the run by then.
+where each pass ended and which generations it had: ``batches`` is the number of optimizer batches of the run by then. A
+pass that goes on when new samples have come has a line for each end.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class Ledger(Callback):
         if self.batches == 0 or self.loaded is None:
             return RunProof()
         known = RunProof.from_text(self.carried) if self.carried is not None else None
+        if known is not None and known.open.number > number:
+            known.reopen()
         if known is not None and not self.branched:
             return known
         return RunProof.without_beginning(self.loaded, self.batches, number, known)

@@ -15,12 +15,12 @@ log = logging.getLogger(__name__)
 UNKNOWN_LENGTH = 2**31
 
 
-def expected_samples(dataset: PassDataset, configured: int | None) -> int:
-    """Samples that the schedule reckons with: the configured number, or what the pass began with.
+def scheduled_samples(dataset: PassDataset, expected: int | None) -> int:
+    """Samples that the schedule reckons with: those that are expected, or what the pass began with.
 
     The beginning counts and not what is there now, so that a resume does not move the schedule.
     """
-    return configured or dataset.stages[0].samples
+    return expected or dataset.stages[0].samples
 
 
 class PassLength(Callback):
@@ -31,14 +31,14 @@ class PassLength(Callback):
     unknown while Composer sets up the iteration, and the expected one at all other times.
     """
 
-    def __init__(self, dataset: PassDataset, configured: int | None) -> None:
+    def __init__(self, dataset: PassDataset, expected: int | None) -> None:
         self.dataset = dataset
-        self.configured = configured
+        self.expected = expected
 
     @property
     def batches(self) -> int:
         """Expected batches of a pass."""
-        return math.ceil(expected_samples(self.dataset, self.configured) / self.dataset.global_batch_size)
+        return math.ceil(scheduled_samples(self.dataset, self.expected) / self.dataset.global_batch_size)
 
     def fit_start(self, state: State, logger: Logger) -> None:
         state.dataloader_len = -1
@@ -63,7 +63,7 @@ class PassLength(Callback):
             state.dataloader_len = Time(UNKNOWN_LENGTH, TimeUnit.BATCH)
 
 
-def announce(dataset: PassDataset, configured: int | None) -> None:
+def announce(dataset: PassDataset, expected: int | None) -> None:
     """Log what the pass has and what the schedule runs over."""
     snapshot = dataset.snapshot
     log.info(
@@ -73,13 +73,13 @@ def announce(dataset: PassDataset, configured: int | None) -> None:
         len(snapshot.generations),
         snapshot.fingerprint,
     )
-    expected = expected_samples(dataset, configured)
-    log.info("the learning-rate schedule runs over %d samples a pass", expected)
+    scheduled = scheduled_samples(dataset, expected)
+    log.info("the learning-rate schedule runs over %d samples a pass", scheduled)
     to_be = snapshot.json_entries if snapshot.json_samples is None else snapshot.json_samples
-    if configured is None and to_be and to_be > expected:
+    if expected is None and to_be and to_be > scheduled:
         log.warning(
             "the JSON has %d samples for it but the schedule runs over the %d that were there at the start: set "
             "train_loader.expected_samples to what the pass will have, or the rest is trained at the final rate",
             to_be,
-            expected,
+            scheduled,
         )

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 STOP, SUPERSEDED = 1, 2
 
 
-class StoppedInEvaluation(Exception):
-    """Leaves an evaluation that would outlast the grace; the training state is that of a finished batch."""
+class Stopped(Exception):
+    """Leaves an evaluation or a wait that would outlast the grace; the training state is that of a finished batch."""
 
 
 class Preemption(Callback):
@@ -48,7 +48,7 @@ class Preemption(Callback):
 
     def eval_batch_end(self, state: State, logger: Logger) -> None:
         if self.agreed(state):
-            raise StoppedInEvaluation
+            raise Stopped
 
     def agreed(self, state: State) -> bool:
         """Whether any rank wants to stop; all ranks call it.

@@ -1,0 +1,45 @@
+"""Patience with what does not answer now: try again with growing pauses, say so each minute, then leave it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from theworld.errors import NotNow
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 30.0
+SAY_EVERY = 60.0
+
+Found = TypeVar("Found")
+
+
+def patiently(attempt: Callable[[], Found], what: str, patience: float) -> Found:
+    """What ``attempt`` gives, as soon as it can.
+
+    Args:
+        attempt: raises :class:`~theworld.errors.NotNow` when it cannot now; any other error is passed on.
+        what: is waited for, for the log.
+        patience: seconds after which the last error is passed on.
+
+    Raises:
+        NotNow: it could not for so long.
+    """
+    begun = time.monotonic()
+    said, pause = -SAY_EVERY, FIRST_PAUSE
+    while True:
+        try:
+            return attempt()
+        except NotNow as error:
+            waited = time.monotonic() - begun
+            if waited >= patience:
+                raise NotNow(f"{error}; waited for {waited:.0f} s") from error
+            if waited - said >= SAY_EVERY:
+                said = waited
+                log.warning("waiting for %s since %.0f s (%s)", what, waited, error)
+        time.sleep(min(pause, max(begun + patience - time.monotonic(), 0.0)))
+        pause = min(2 * pause, LONGEST_PAUSE)
