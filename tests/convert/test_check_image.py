@@ -134,14 +134,43 @@ def test_decoding_takes_every_kind_of_whole_jpeg(mode: str, options: dict) -> No
     assert check_image(data + bytes(9), ".jpg", decode=True) == (90, 50)
 
 
-@pytest.mark.parametrize("between", [b"\x00\x00", b"ab", b"\xff\x00", b"\xff\xff\xff"])
-def test_what_decoders_pass_over_between_two_segments_is_no_damage(between: bytes) -> None:
-    data = image_bytes(2, "JPEG", (60, 40))
-    place = 4 + int.from_bytes(data[4:6], "big")  # behind the first segment
-    odd = data[:place] + between + data[place:]
+PHOTO = encode(Image.effect_noise((60, 40), 80), "JPEG")
+FIRST = 4 + int.from_bytes(PHOTO[4:6], "big")
+"""Where the first segment ends."""
+
+
+@pytest.mark.parametrize("decode", [False, True])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *(PHOTO[:FIRST] + between + PHOTO[FIRST:] for between in (b"\x00\x00", b"ab", b"\xff\x00", b"\xff\xff\xff")),
+        PHOTO[:2] + b"\xff\xff" + PHOTO[2:],
+        PHOTO[:2] + b"\xff\xd0" + PHOTO[2:],
+        PHOTO[:FIRST] + b"\xff\xe1\x00\x00" + PHOTO[FIRST:],
+        PHOTO[:FIRST] + b"\xff\xe2\x00\x04abcdefgh" + PHOTO[FIRST:],
+        PHOTO[:FIRST] + b"\xff\xfe\x00\x06\xff\xd9ab" + PHOTO[FIRST:],
+        PHOTO[:FIRST] + b"\xff\xcc\x00\x04\x00\x10" + PHOTO[FIRST:],
+        PHOTO[:-2] + b"\xff\xe5\x00\x06abcd" + PHOTO[-2:],
+        PHOTO[:-2] + b"\xff\xdc\x00\x04\x00\x28" + PHOTO[-2:],
+        PHOTO[:-2] + b"\xff" * 40 + PHOTO[-2:],
+        PHOTO + PHOTO,
+        PHOTO + b"\xff" * 40,
+    ],
+    ids=range(15),
+)
+def test_what_decoders_pass_over_is_no_damage(odd: bytes, decode: bool) -> None:
     with Image.open(io.BytesIO(odd)) as image:
         image.load()
-    assert check_image(odd, ".jpg") == (60, 40)
+    assert check_image(odd, ".jpg", decode) == (60, 40)
+
+
+def test_a_jpeg_of_twelve_bits_which_pillow_cannot_read_is_rejected() -> None:
+    place = PHOTO.index(b"\xff\xc0") + 4
+    data = PHOTO[:place] + b"\x0c" + PHOTO[place + 1 :]
+    with pytest.raises(OSError, match="cannot identify"):
+        Image.open(io.BytesIO(data))
+    with pytest.raises(BadImage, match="12 bits"):
+        check_image(data, ".jpg")
 
 
 def test_a_header_that_lies_about_the_size_costs_no_memory() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from collections.abc import Iterator
 
 from theworld.errors import describe
 
@@ -18,6 +19,8 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_START = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
 JPEG_SCAN = 0xDA
+JPEG_BITS = 8
+"""A colour: Pillow reads no others."""
 # Start-of-frame markers: C0-CF without the tables C4 (Huffman), C8 (reserved) and CC (arithmetic coding).
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 JPEG_BARE = frozenset(range(0xD0, 0xD8)) | {0x01}
@@ -73,17 +76,19 @@ def image_type(data: bytes) -> str | None:
     return None
 
 
-def measure_jpeg(data: bytes) -> tuple[int, int]:
-    """Size from the start-of-frame segment; complete if an end marker follows the start of the scan.
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of the segments up to the first scan's header, which is the last.
 
-    Within a scan every 0xFF that is data is followed by 0x00 (ITU T.81, B.1.1.5), so the end marker
-    cannot be mistaken; a thumbnail's own end marker lies in a segment before the scan.
+    What lies between two segments, and fill bytes, are passed over, as decoders do; so is a length that is less than
+    its own two bytes.
+
+    Raises:
+        BadImage: there is no scan.
+        IndexError, struct.error: the file ends before it.
     """
-    size = None
     place = len(JPEG_START)
     while True:
         if data[place] != 0xFF or data[place + 1] == 0x00:
-            # What lies between two segments is passed over, as decoders do.
             place = data.find(b"\xff", place + 1)
             if place < 0:
                 raise BadImage("image is cut short", "no JPEG scan")
@@ -92,18 +97,31 @@ def measure_jpeg(data: bytes) -> tuple[int, int]:
         if marker == 0xFF or marker in JPEG_BARE:  # fill byte, or a marker without a length
             place += 1 if marker == 0xFF else 2
             continue
-        length = struct.unpack_from(">H", data, place + 2)[0]
-        if marker in JPEG_FRAMES:
-            height, width = struct.unpack_from(">HH", data, place + 5)
-            size = width, height
-        place += 2 + length
-        if marker == JPEG_SCAN:
-            break
-        if marker == JPEG_END[1] or length < 2:
+        if marker == JPEG_END[1]:
             raise BadImage("image header is damaged", "no JPEG scan")
+        end = place + 2 + max(2, struct.unpack_from(">H", data, place + 2)[0])
+        yield marker, place, end
+        if marker == JPEG_SCAN:
+            return
+        place = end
+
+
+def measure_jpeg(data: bytes) -> tuple[int, int]:
+    """Size from the start-of-frame segment; complete if an end marker follows the start of the scan.
+
+    Within a scan every 0xFF that is data is followed by 0x00 (ITU T.81, B.1.1.5), so the end marker
+    cannot be mistaken; a thumbnail's own end marker lies in a segment before the scan.
+    """
+    size, scan = None, 0
+    for marker, start, scan in jpeg_segments(data):  # noqa: B007, the last one's end
+        if marker in JPEG_FRAMES:
+            bits, height, width = struct.unpack_from(">BHH", data, start + 4)
+            if bits != JPEG_BITS:
+                raise BadImage("image does not decode", f"JPEG of {bits} bits a colour")
+            size = width, height
     if size is None:
         raise BadImage("image header is damaged", "no JPEG frame before the scan")
-    if data.rfind(JPEG_END, place) < 0:
+    if data.rfind(JPEG_END, scan) < 0:
         raise BadImage("image is cut short", "no JPEG end marker")
     return size
 
@@ -143,15 +161,21 @@ def measure_webp(data: bytes) -> tuple[int, int]:
 
 
 def decode_jpeg(data: bytes, size: tuple[int, int]) -> None:
-    """Decode every pixel of a JPEG. Pillow fills in what is lost; libjpeg's warnings tell, and here they count."""
+    """Decode every pixel of a JPEG. Pillow fills in what is lost; libjpeg's warnings tell, and here they count.
+
+    Bytes between segments before the scan do no harm; libjpeg has the same warning for them as for damaged pixels, so
+    it gets the segments only.
+    """
     import simplejpeg  # only needed here
 
     if size[0] * size[1] > MOST_PIXELS:  # a header that lies would take the memory of all it claims
         raise BadImage("image does not decode", f"{size[0]} x {size[1]} pixels are too many")
+    segments = list(jpeg_segments(data))
+    whole = JPEG_START + b"".join(data[start:end] for _, start, end in segments) + data[segments[-1][2] :]
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(whole)
         wanted = {"Gray": "GRAY", "CMYK": "CMYK", "YCCK": "CMYK"}.get(colours, "RGB")
-        simplejpeg.decode_jpeg(data, colorspace=wanted, strict=True)
+        simplejpeg.decode_jpeg(whole, colorspace=wanted, strict=True)
     except ValueError as error:
         raise BadImage("image does not decode", describe(error)) from error
     if (width, height) != size:
