@@ -173,9 +173,11 @@ def test_a_jpeg_of_twelve_bits_which_pillow_cannot_read_is_rejected() -> None:
         check_image(data, ".jpg")
 
 
-def test_a_header_that_lies_about_the_size_costs_no_memory() -> None:
+@pytest.mark.parametrize("decode", [False, True])
+def test_a_header_that_lies_about_the_size_costs_no_memory(decode: bool) -> None:
     data = bytearray(image_bytes(2, "JPEG", (60, 40)))
     place = data.index(b"\xff\xc0")
     data[place + 5], data[place + 7] = 0x80, 0x80
-    with pytest.raises(BadImage, match="too many"):
-        check_image(bytes(data), ".jpg", decode=True)
+    with pytest.raises(BadImage, match="too many") as caught:
+        check_image(bytes(data), ".jpg", decode)
+    assert caught.value.reason == "image has too many pixels"

@@ -144,6 +144,15 @@ def test_undecodable_image_is_grey_without_loss(processor: TheWorldProcessor) ->
     assert set(encoded.labels) == {IGNORE}
 
 
+def test_a_picture_whose_size_is_a_lie_takes_no_memory_in_its_place() -> None:
+    """Recorded by a converter of before, which believed the header: grey of its size would be 3.4 GB."""
+    sample = {**three_turns(), "image": b"\xff\xd8\xff", "width": 33_792, "height": 33_344}
+    decoded = decode_sample(sample)
+    assert decoded.image.size == (1024, 1024)
+    assert decoded.no_loss is not None
+    assert decoded.problems == [], "nothing is said of boxes in a picture that is not there"
+
+
 def test_batch_pads_masks_and_counts(processor: TheWorldProcessor) -> None:
     encoder = SampleEncoder(processor, 1024)
     short = three_turns()

@@ -25,7 +25,7 @@ JPEG_BITS = 8
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 JPEG_BARE = frozenset(range(0xD0, 0xD8)) | {0x01}
 MOST_PIXELS = 178_956_970
-"""Beyond these Pillow refuses to decode as well."""
+"""Beyond these Pillow refuses to decode."""
 
 
 class BadImage(Exception):
@@ -45,7 +45,7 @@ def check_image(data: bytes, suffix: str, decode: bool = False) -> tuple[int, in
         decode: decode every pixel as well; a JPEG must not make the decoder warn of lost or damaged data.
 
     Raises:
-        BadImage: empty, not an image, not what its name says, or cut short.
+        BadImage: empty, not an image, not what its name says, cut short, or too large for Pillow.
     """
     if not data:
         raise BadImage("image file is empty")
@@ -60,6 +60,8 @@ def check_image(data: bytes, suffix: str, decode: bool = False) -> tuple[int, in
         raise BadImage("image is cut short", "the file ends inside its header") from error
     if width < 1 or height < 1:
         raise BadImage("image header is damaged", f"{width} x {height} pixels")
+    if width * height > MOST_PIXELS:  # whoever decoded it would need the memory of all that the header claims
+        raise BadImage("image has too many pixels", f"{width} x {height}")
     if decode:
         (decode_jpeg if kind == "JPEG" else decode_fully)(data, (width, height))
     return width, height
@@ -168,8 +170,6 @@ def decode_jpeg(data: bytes, size: tuple[int, int]) -> None:
     """
     import simplejpeg  # only needed here
 
-    if size[0] * size[1] > MOST_PIXELS:  # a header that lies would take the memory of all it claims
-        raise BadImage("image does not decode", f"{size[0]} x {size[1]} pixels are too many")
     segments = list(jpeg_segments(data))
     whole = JPEG_START + b"".join(data[start:end] for _, start, end in segments) + data[segments[-1][2] :]
     try:

@@ -16,6 +16,8 @@ from theworld.data.samples.regions import Region, Turn, read_turns, unique_regio
 from theworld.errors import describe
 
 GREY = (127, 127, 127)
+MOST_GREY = 1024
+"""Pixels a side: a header that lies may have been recorded as the size, and must not take gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +48,18 @@ def decode_sample(sample: Mapping[str, Any], draw_bboxes: bool = True) -> Decode
         draw_bboxes: draw boxes and labels; the text names regions by their global numbers either way.
 
     Returns:
-        The sample. A picture that cannot be decoded becomes a grey one of the recorded size, with ``no_loss``
-        set: one bad file must not end a run of days.
+        The sample. A picture that cannot be decoded becomes a grey one, with ``no_loss`` set: one bad file must not
+        end a run of days.
     """
     boxes = sample["bbox"]
     turns, problems = read_turns(sample["conversations"], boxes)
     annotated = sample.get("annotation_size")
     image, fault = decode_image(sample["image"], (int(sample["width"]), int(sample["height"])), annotated)
     regions = scale_regions(unique_regions(boxes), annotated, image.size)
-    problems += [f"box {region.number}: lies outside the picture" for region in regions if is_outside(region, image)]
-    if fault is None and draw_bboxes:
-        image = draw_regions(image, regions)
+    if fault is None:
+        outside = [region.number for region in regions if is_outside(region, image)]
+        problems += [f"box {number}: lies outside the picture" for number in outside]
+        image = draw_regions(image, regions) if draw_bboxes else image
     no_loss = fault or (None if turns else "no question with a usable answer")
     return DecodedSample(str(sample["id"]), image, turns, problems, no_loss, sample.get("world_latents"))
 
@@ -83,7 +86,7 @@ def is_outside(region: Region, image: Image.Image) -> bool:
 def decode_image(
     data: bytes, size: tuple[int, int], annotated: Sequence[int] | None = None
 ) -> tuple[Image.Image, str | None]:
-    """The RGB picture, or a grey one of (width, height) pixels and the reason.
+    """The RGB picture, or a grey one of (width, height) pixels, at most :data:`MOST_GREY` a side, and the reason.
 
     It is turned as its EXIF says only where its annotation, of (height, width), is of the turned picture.
     """
@@ -93,7 +96,8 @@ def decode_image(
                 return to_rgb(ImageOps.exif_transpose(image)), None
             return to_rgb(image), None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return Image.new("RGB", size, GREY), f"image cannot be decoded: {describe(error)}"
+        width, height = (min(side, MOST_GREY) for side in size)
+        return Image.new("RGB", (width, height), GREY), f"image cannot be decoded: {describe(error)}"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
