@@ -25,8 +25,8 @@ class Fault:
     Attributes:
         kind: ``status`` (that status instead), ``cut`` (the connection ends inside the body), ``short`` (a shorter
             body with a fitting Content-Length), ``garbled`` (a byte of the body differs), ``stall`` (nothing more
-            comes after some of the body), ``page`` (a web page with status 200), ``blocked`` (one with status 403, as
-            from a firewall), ``drop`` (no answer at all).
+            comes after some of the body), ``length`` (a Content-Length that is no number), ``page`` (a web page with
+            status 200), ``blocked`` (one with status 403, as from a firewall), ``drop`` (no answer at all).
         status: for kind status.
         headers: more headers, each with its line end.
     """
@@ -155,6 +155,11 @@ class S3Double:
             return False
         if fault and fault.kind == "status":
             return await self._send_error(writer, fault.status, fault.headers)
+        if fault and fault.kind == "length":
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n")
+            await writer.drain()
+            writer.close()
+            return False
         if fault and fault.kind in ("page", "blocked"):
             status = 200 if fault.kind == "page" else 403
             return await self._send(writer, status, b"<html>please log in</html>", "", method)
@@ -190,7 +195,9 @@ class S3Double:
         return self.always.get(key, self.always.get("*"))
 
     async def _send_error(self, writer: asyncio.StreamWriter, status: int, headers: str = "") -> bool:
-        code = {400: "InvalidRequest", 403: "AccessDenied", 404: "NoSuchKey", 410: "Gone"}.get(status, "SlowDown")
+        code = {302: "Found", 400: "InvalidRequest", 403: "AccessDenied", 404: "NoSuchKey", 410: "Gone"}.get(
+            status, "SlowDown"
+        )
         return await self._send(writer, status, f"<Error><Code>{code}</Code></Error>".encode(), headers, "GET")
 
     async def _send(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from bucket import Place, expected, image_id, objects, photo
+from bucket import Place, expected, image_id, make_fetcher, objects, photo
 from PIL import Image
 from s3_double import Fault, S3Double
 
 from theworld.data.shards.convert import convert
+from theworld.download.fetch import FAILED, Fetcher, Outcome, Task
 from theworld.download.start import run
+from theworld.download.workers import fetch_whatever
 from theworld.errors import UserError
 
 COUNT = 40
@@ -162,6 +165,50 @@ def test_a_wrong_bucket_is_an_error_and_not_forty_missing_images(place: Place, d
     with pytest.raises(UserError, match=r"has none of the 40 images asked for .*404 NoSuchKey.*download\.endpoint"):
         run(place.settings())
     assert not place.missing()
+
+
+@pytest.mark.parametrize("fault", [Fault("status", 403), Fault("status", 404)], ids=["forbidden", "not found"])
+def test_a_mass_of_refusals_is_an_outage_and_nothing_is_written_down(
+    place: Place, double: S3Double, fault: Fault
+) -> None:
+    good = f"train/{image_id(0)}.jpg"
+    for key in double.objects:
+        if key != good:
+            double.always[key] = fault
+    report = run(place.settings())
+    assert not report.complete
+    assert (report.saved, report.missing, report.left) == (1, 0, COUNT - 1)
+    assert f"39 of 40 images were refused (39 times {fault.status}" in report.stopped
+    assert not place.missing()
+    assert run(place.settings(most_missing=1.0)).complete
+    assert len(place.missing()) == COUNT - 1
+
+
+def test_a_header_that_cannot_be_read_is_an_outcome(place: Place, double: S3Double) -> None:
+    key = f"train/{image_id(9)}.jpg"
+    double.always[key] = Fault("length")
+    report = run(place.settings(retries=0))
+    assert (report.saved, report.left) == (COUNT - 1, 1)
+
+
+def test_whatever_a_fetch_raises_is_an_outcome(double: S3Double, tmp_path: Path) -> None:
+    class Broken(Fetcher):
+        def fetch(self, task: Task) -> Outcome:
+            raise ZeroDivisionError("a fault of the code")
+
+    made = make_fetcher(double.endpoint, tmp_path)
+    outcome = fetch_whatever(Broken(made.settings, made.server), Task(3, "train/x", "x.jpg"))
+    assert (outcome.number, outcome.kind, outcome.reason) == (3, FAILED, "ZeroDivisionError: a fault of the code")
+
+
+@pytest.mark.slow
+def test_a_download_in_which_nothing_comes_any_more_ends(place: Place, double: S3Double) -> None:
+    key = f"train/{image_id(9)}.jpg"
+    double.hold(key)
+    report = run(place.settings(timeout=60.0, stalled=15.0))
+    double.release(key)
+    assert "no image has come or failed" in report.stopped
+    assert report.saved == COUNT - 1
 
 
 def test_nobody_there_is_an_error_that_names_the_address(place: Place, double: S3Double) -> None:

@@ -51,13 +51,38 @@ def test_what_may_pass_is_tried_again(double: S3Double, tmp_path: Path, fault: F
     assert left_over(tmp_path) == [TASK.path]
 
 
-@pytest.mark.parametrize("status", [400, 403, 404, 410])
+@pytest.mark.parametrize("status", [403, 404, 410])
 def test_a_final_answer_is_asked_for_once(double: S3Double, tmp_path: Path, status: int) -> None:
     double.always[KEY] = Fault("status", status)
     outcome = make_fetcher(double.endpoint, tmp_path).fetch(TASK)
     assert (outcome.kind, outcome.status, outcome.name) == (MISSING, status, TASK.name)
     assert double.asked(KEY) == 1
     assert left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("status", 400),
+        Fault("status", 302, "Location: http://169.254.169.254/latest/meta-data\r\n"),
+        Fault("status", 302, "Location: file:///etc/passwd\r\n"),
+        Fault("status", 302, "Location: ?again\r\n"),
+    ],
+    ids=["400", "elsewhere", "file", "in a circle"],
+)
+def test_what_cannot_be_had_from_here_is_not_missing(double: S3Double, tmp_path: Path, fault: Fault) -> None:
+    double.always[KEY] = fault
+    outcome = make_fetcher(double.endpoint, tmp_path, timeout=2.0).fetch(TASK)
+    assert outcome.kind == FAILED
+    assert ("redirect" in outcome.reason) == (fault.status == 302)
+    assert double.asked(KEY) == (4 if "again" in fault.headers else 1)
+    assert {key for _, key in double.requests} == {KEY}
+
+
+def test_a_redirect_within_the_endpoint_is_followed(double: S3Double, tmp_path: Path) -> None:
+    double.objects = {**double.objects, "train/moved.jpg": photo(0)}
+    double.always[KEY] = Fault("status", 302, "Location: moved.jpg\r\n")
+    assert make_fetcher(double.endpoint, tmp_path).fetch(TASK).kind == SAVED
 
 
 @pytest.mark.parametrize("kind", ["status", "cut", "short", "garbled", "page"])
@@ -90,12 +115,20 @@ def test_etags_that_are_no_hashes_do_not_stop_it(double: S3Double, tmp_path: Pat
     assert [double.asked(key) for key in keys] == [2, 1]
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>", photo(0)[:-40]], ids=["empty", "page", "cut"])
-def test_what_is_broken_on_the_server_is_missing_for_good(double: S3Double, tmp_path: Path, content: bytes) -> None:
-    double.objects = {KEY: content}
+def test_a_photo_that_is_broken_on_the_server_is_missing_for_good(double: S3Double, tmp_path: Path) -> None:
+    double.objects = {KEY: photo(0)[:-40]}
     outcome = make_fetcher(double.endpoint, tmp_path).fetch(TASK)
     assert (outcome.kind, outcome.status) == (MISSING, 200)
     assert "on the server" in outcome.reason
+    assert double.asked(KEY) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\x89PNG"], ids=["empty", "page", "png"])
+def test_what_is_no_photo_is_never_final(double: S3Double, tmp_path: Path, content: bytes) -> None:
+    double.objects = {KEY: content}
+    outcome = make_fetcher(double.endpoint, tmp_path).fetch(TASK)
+    assert outcome.kind == FAILED
+    assert "no JPEG" in outcome.reason
     assert double.asked(KEY) == 1
 
 

@@ -71,6 +71,8 @@ class DownloadConfig:
     """images: files in convert.images; mds: straight on into convert.out, files are removed once they are in shards."""
     spool_limit: int | str = "4gb"
     """With to: mds, the most bytes of images that wait to be converted."""
+    most_missing: float = 0.05
+    """Largest share of the images asked for that may be missing for good; more refusals are taken for an outage."""
     retry_missing: bool = False
     """Ask again for images that were missing for good (missing.jsonl)."""
 

@@ -7,6 +7,7 @@ import logging
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -26,6 +27,10 @@ REFUSALS = 200
 """So many refusals and not one image ever: the address is wrong, not the images missing."""
 FAILURES = 64
 """So many images given up one after the other: the service is in trouble, and the rest would fail too."""
+REFUSALS_AT_LEAST = 10
+"""So many images may be missing however few are wanted."""
+JUDGED = 1000
+"""Refusals that are judged together: those of an outage are not written down."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 HEX_DIGITS = "0123456789abcdef"
 
@@ -52,6 +57,7 @@ class Download:
         self.known_server = self.state.has_answered(settings.base)
         self.refused: list[dict[str, Any]] = []
         self.failures_in_a_row = 0
+        self.last_outcome = 0.0
         self.error: str | None = None
 
     def run(self) -> Report:
@@ -114,6 +120,7 @@ class Download:
                 f"{self.settings.base}: has none of the {len(self.refused):,} images asked for (the first: "
                 f"{first['key']}: {first['status']} {first['reason']}); check download.endpoint and the ids"
             )
+        self._judge_refusals()
         self.state.drop_missing(self.wanted.keys[self.fetched])
         self.state.note_finished(self.wanted.digest if self.report.complete else None)
 
@@ -144,8 +151,10 @@ class Download:
         while not self._stop_asked():
             saved = self.report.saved
             self.report.failed.clear()
+            self.last_outcome = time.monotonic()
             for outcomes in self.workers.fetch(self._tasks()):
                 self._take(outcomes)
+                self._check_progress(bool(outcomes))
             if not self.report.failed or self.report.saved == saved:
                 return
 
@@ -236,17 +245,44 @@ class Download:
         )
 
     def _note_missing(self, gone: list[Outcome]) -> None:
-        """Held back until the server has proven to be the right one by giving an image."""
+        """Held back until the server has proven to be the right one by giving an image, and so many are asked for that
+        an outage shows."""
         for outcome in gone:
             line = {"id": outcome.name.rpartition("/")[2], "key": f"{outcome.name}.jpg"}
             self.refused.append({**line, "status": outcome.status, "reason": outcome.reason})
             self.left[outcome.number] = False
         self.report.missing += len(gone)
-        if self.known_server:
-            self.state.add_missing(self.refused)
-            self.refused = []
-        elif len(self.refused) >= REFUSALS and not self.error:
+        if self.known_server and len(self.refused) >= JUDGED:
+            self._judge_refusals()
+        elif len(self.refused) >= REFUSALS and not self.known_server and not self.error:
             self._end()
+
+    def _judge_refusals(self) -> None:
+        """Write down what is missing for good, unless it is so much that it must be an outage, or a missing right."""
+        if not self.refused:
+            return
+        report, refused = self.report, self.refused
+        answered = report.before + report.saved + report.missing
+        self.refused = []
+        if report.missing <= max(REFUSALS_AT_LEAST, self.settings.most_missing * answered):
+            self.state.add_missing(refused)
+            return
+        report.missing -= len(refused)
+        (status, reason), count = Counter((line["status"], line["reason"]) for line in refused).most_common(1)[0]
+        report.stopped = (
+            f"{len(refused):,} of {answered:,} images were refused ({count:,} times {status} {reason}): that is an "
+            "outage or a missing right, and nothing is written down; if they are really missing, raise "
+            "download.most_missing"
+        )
+
+    def _check_progress(self, came: bool) -> None:
+        """End a download in which nothing comes any more, whatever the reason."""
+        now = time.monotonic()
+        if came or self._stop_asked():
+            self.last_outcome = now
+        elif now - self.last_outcome > self.settings.stalled:
+            self.report.stopped = f"no image has come or failed for {self.settings.stalled / 60:.0f} minutes"
+            self.workers.stop()
 
     def _check_service(self, outcome: Outcome) -> None:
         if self.failures_in_a_row >= max(FAILURES, self.settings.workers) and not self.report.stopped:

@@ -39,6 +39,7 @@ class Settings:
         group: images that a tar holds.
         patience: seconds of silence before a run ends, of a server that has given images before.
         patience_at_first: the same of a server that never has: more likely its address is wrong.
+        stalled: seconds without any outcome, of whatever kind, before a run ends.
         others: as in :class:`~theworld.config.schema.DownloadConfig`.
     """
 
@@ -57,6 +58,8 @@ class Settings:
     group: int = TRAIN_GROUP
     patience: float = 1800.0
     patience_at_first: float = 60.0
+    stalled: float = 2400.0
+    most_missing: float = 0.05
 
     @property
     def state(self) -> Path:
@@ -103,6 +106,8 @@ def check_settings(config: Config) -> Settings:
         raise UserError(f"download.retries: {download.retries}: expected 0 or more")
     if not 0 < download.timeout < 3600:
         raise UserError(f"download.timeout: {download.timeout}: expected seconds, more than 0")
+    if not 0 <= download.most_missing <= 1:
+        raise UserError(f"download.most_missing: {download.most_missing}: expected a share, 0 to 1")
     if download.to == "mds" and download.source == "tar":
         raise UserError("download.source: tar cannot wait for the converter; use it with download.to=images")
     spool_limit = parse_bytes("download.spool_limit", download.spool_limit)
@@ -120,6 +125,7 @@ def check_settings(config: Config) -> Settings:
         to=download.to,
         spool_limit=spool_limit,
         retry_missing=download.retry_missing,
+        most_missing=download.most_missing,
         convert=convert,
     )
 

@@ -15,12 +15,13 @@ from typing import NamedTuple
 import urllib3
 
 from theworld.data.entries.headers import BadImage, check_image
-from theworld.download.server import NotThere, Server, TryAgain, describe
+from theworld.download.server import NotThere, Refused, Server, TryAgain, describe
 
 PIECE = 1 << 19
 LARGEST = 1 << 28
 SLOWEST = 4096
 """Bytes a second below which a connection is given up as stalled."""
+JPEG = b"\xff\xd8\xff"
 HASH = re.compile(r'"([0-9a-f]{32})"')
 
 SAVED, MISSING, FAILED, SILENT, STOPPED, NO_DISK = "saved", "missing", "failed", "silent", "stopped", "no disk"
@@ -101,6 +102,8 @@ class Fetcher:
                 data = self._download(key, digest)
             except NotThere as answer:
                 return Outcome(task.number, MISSING, status=answer.status, reason=answer.reason, name=task.name)
+            except Refused as answer:
+                return Outcome(task.number, FAILED, reason=str(answer))
             except TryAgain as problem:
                 if problem.answered or self.server.last_answer > attempt_began:
                     attempts += 1
@@ -136,8 +139,10 @@ class Fetcher:
         try:
             check_image(data, ".jpg")
         except BadImage as bad:
-            if confirmed:
+            if confirmed and data.startswith(JPEG):
                 raise NotThere(200, f"{bad.reason} on the server") from bad
+            if confirmed:
+                raise Refused(f"what the server has is no JPEG: {bad.reason}") from bad
             raise TryAgain(f"{bad.reason}: {bad.detail}", answered=True) from bad
         return data
 
@@ -177,11 +182,13 @@ def read_body(response: urllib3.BaseHTTPResponse, timeout: float) -> bytes:
 
     Raises:
         TryAgain: it broke off, stalled, or came slower than SLOWEST.
+        Refused: it is too large for an image.
     """
-    length = int(response.headers.get("Content-Length", "0"))
+    stated = response.headers.get("Content-Length", "0")
+    length = int(stated) if stated.isascii() and stated.isdigit() else 0
     if length > LARGEST:
         response.close()
-        raise NotThere(200, f"{length:,} bytes are no image")
+        raise Refused(f"{length:,} bytes are no image")
     deadline = time.monotonic() + 2 * timeout + length / SLOWEST
     pieces = []
     got = 0

@@ -10,14 +10,20 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from typing import Any
+from typing import Any, NoReturn
 
 import urllib3
 from urllib3.util import Retry, Timeout
 
 CONNECT_TIMEOUT = 10.0
 NOT_FOUND = frozenset((404, 410))
+NO_OBJECT = frozenset(("", "NoSuchKey", "Gone"))
+"""Codes of an S3 that say that the object is not there, as a 404 without any does; NoSuchBucket says something else."""
+NOT_LISTED = "AccessDenied"
+"""With a 403, what an S3 says of an object that is not there to somebody who may not list the bucket."""
 TRY_AGAIN = frozenset((407, 408, 425, 429))
+REDIRECTS = frozenset((301, 302, 303, 307, 308))
+MOST_REDIRECTS = 3
 TRY_AGAIN_CODES = frozenset(("RequestTimeout", "SlowDown", "PermanentRedirect", "TemporaryRedirect"))
 LONGEST_PAUSE = 30.0
 FIRST_PAUSE = 0.25
@@ -31,6 +37,10 @@ class NotThere(Exception):
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(f"{status} {reason}")
         self.status, self.reason = status, reason
+
+
+class Refused(Exception):
+    """Asking again at once will not help, but it says nothing about the image either."""
 
 
 class TryAgain(Exception):
@@ -67,7 +77,7 @@ class Server:
             "maxsize": connections,
             "timeout": Timeout(connect=min(CONNECT_TIMEOUT, timeout), read=timeout),
             "retries": Retry(
-                3, connect=0, read=0, redirect=3, other=0, raise_on_status=False, respect_retry_after_header=False
+                0, connect=0, read=0, redirect=False, other=0, raise_on_status=False, respect_retry_after_header=False
             ),
             "headers": {"User-Agent": AGENT, "Accept-Encoding": "identity"},
         }
@@ -93,7 +103,8 @@ class Server:
             etag: the object must still have it.
 
         Raises:
-            NotThere: refused for good.
+            NotThere: there is no such object.
+            Refused: it cannot be had from here.
             TryAgain: no answer, or one that may change.
         """
         headers = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
@@ -101,17 +112,33 @@ class Server:
             headers["Range"] = f"bytes={start}-"
         if etag:
             headers["If-Match"] = etag
-        try:
-            response = self.pool.request("GET", self.url(key), headers=headers, preload_content=False)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise TryAgain(describe(error), answered=False) from error
-        self.last_answer = time.monotonic()
-        if response.status == (206 if start else 200):
-            return response
-        self._raise_status(response)
-        raise AssertionError
+        url = self.url(key)
+        for _ in range(1 + MOST_REDIRECTS):
+            try:
+                response = self.pool.request("GET", url, headers=headers, preload_content=False, redirect=False)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                raise TryAgain(describe(error), answered=False) from error
+            self.last_answer = time.monotonic()
+            if response.status == (206 if start else 200):
+                return response
+            if response.status not in REDIRECTS or "Location" not in response.headers:
+                self._raise_status(response)
+            url = self._redirected(url, response)
+        raise Refused(f"more than {MOST_REDIRECTS} redirects")
 
-    def _raise_status(self, response: urllib3.BaseHTTPResponse) -> None:
+    def _redirected(self, url: str, response: urllib3.BaseHTTPResponse) -> str:
+        """Where a redirect leads: never to another machine, which may be one that only this one can reach.
+
+        Raises:
+            Refused: it leads elsewhere.
+        """
+        response.close()
+        target = urllib.parse.urljoin(url, response.headers["Location"])
+        if urllib.parse.urlsplit(target)[:2] != urllib.parse.urlsplit(self.base)[:2]:
+            raise Refused(f"{response.status} redirects to {target[:100]}, which is not download.endpoint")
+        return target
+
+    def _raise_status(self, response: urllib3.BaseHTTPResponse) -> NoReturn:
         status = response.status
         try:
             text = response.read(4096, decode_content=False).decode("utf-8", "replace")
@@ -122,8 +149,10 @@ class Server:
         reason = code or response.reason or "refused"
         # A refusal that does not come from an S3 (a proxy's, a firewall's) says nothing about the image.
         from_s3 = bool(code) and code not in TRY_AGAIN_CODES
-        if status in NOT_FOUND or (400 <= status < 500 and status not in TRY_AGAIN and from_s3):
+        if (status in NOT_FOUND and code in NO_OBJECT) or (status == 403 and code == NOT_LISTED):
             raise NotThere(status, reason)
+        if 400 <= status < 500 and status not in TRY_AGAIN and from_s3:
+            raise Refused(f"{status} {reason}")
         raise TryAgain(f"{status} {reason}", answered=True, retry_after=retry_after(response))
 
     def pause(self, attempt: int, jitter: float, retry_after: float) -> bool:

@@ -23,7 +23,7 @@ from theworld.data.entries.check_entry import id_key
 from theworld.data.entries.headers import BadImage, check_image
 from theworld.data.entries.images import positions
 from theworld.download.fetch import LARGEST, Fetcher, Outcome, Task
-from theworld.download.server import NotThere, Server, TryAgain, describe
+from theworld.download.server import NotThere, Refused, Server, TryAgain, describe
 
 BUFFER = 1 << 20
 
@@ -107,8 +107,8 @@ class ObjectReader(io.RawIOBase):
             self.response = self.server.open(self.key, self.place, self.etag if self.place else None)
             if self.place == 0:
                 stated = self.response.headers.get("Content-Length")
-                if stated is None:
-                    raise NotThere(200, "the server does not tell the tar's length")
+                if stated is None or not (stated.isascii() and stated.isdigit()):
+                    raise Refused("the server does not tell the tar's length")
                 self.length, self.etag = int(stated), self.response.headers.get("ETag")
         try:
             piece = self.response.read1(size, decode_content=False)  # type: ignore[attr-defined]
@@ -162,8 +162,8 @@ def stream_tar(task: TarTask, fetcher: Fetcher, report: Callable[[Outcome], None
                     break
     except Stopped:
         problem = "stopped"
-    except NotThere as answer:
-        problem = f"{answer.status} {answer.reason}"
+    except (NotThere, Refused) as answer:
+        problem = str(answer)
     except (TryAgain, tarfile.TarError, zlib.error, EOFError, OSError) as error:
         problem = describe(error)
     return TarEnd(task.key, kept, problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import queue
@@ -13,10 +14,10 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from theworld import cli
-from theworld.download.fetch import STOPPED, Fetcher, FetchSettings, Outcome, Task
+from theworld.download.fetch import FAILED, STOPPED, Fetcher, FetchSettings, Outcome, Task
 from theworld.download.server import Server
 from theworld.download.tars import TarEnd, TarTask, stream_tar
-from theworld.errors import UserError
+from theworld.errors import UserError, describe
 from theworld.processes import end_with_parent, leave_interrupts_to_parent
 
 CONNECTIONS_PER_PROCESS = 8
@@ -29,6 +30,8 @@ GRACE = 20.0
 STOP, END = "stop", "end"
 
 Message = list[Outcome | TarEnd]
+
+log = logging.getLogger(__name__)
 
 
 def work(connection: Connection, settings: FetchSettings, threads: int) -> None:
@@ -45,10 +48,14 @@ def work(connection: Connection, settings: FetchSettings, threads: int) -> None:
     def fetch_tasks() -> None:
         while True:
             task = tasks.get()
-            done.put(Outcome(task.number, STOPPED) if server.stopping.is_set() else fetcher.fetch(task))
+            done.put(Outcome(task.number, STOPPED) if server.stopping.is_set() else fetch_whatever(fetcher, task))
 
     def read_tar(task: TarTask) -> None:
-        done.put(stream_tar(task, fetcher, done.put))
+        try:
+            done.put(stream_tar(task, fetcher, done.put))
+        except Exception as error:
+            log.debug("%s", task.key, exc_info=error)
+            done.put(TarEnd(task.key, 0, describe(error)))
 
     for _ in range(threads):
         threading.Thread(target=fetch_tasks, daemon=True).start()
@@ -67,6 +74,15 @@ def work(connection: Connection, settings: FetchSettings, threads: int) -> None:
         outcomes = list(drain(done))
         if outcomes:
             connection.send(outcomes)
+
+
+def fetch_whatever(fetcher: Fetcher, task: Task) -> Outcome:
+    """What became of a task, whatever a server's answer has run into: the download waits for an outcome of each."""
+    try:
+        return fetcher.fetch(task)
+    except Exception as error:
+        log.debug("%s", task.name, exc_info=error)
+        return Outcome(task.number, FAILED, reason=describe(error))
 
 
 def drain(source: queue.SimpleQueue) -> Iterator[Any]:
