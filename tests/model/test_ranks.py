@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import pytest
+
+from tests.helpers.ranks import run_on_ranks
 
 TRAIN = """
 import json, sys
@@ -73,22 +71,7 @@ distributed.destroy_process_group()
 
 def train(kind: str, ranks: int, freeze: dict[str, bool]) -> dict:
     """The losses of the two batches and the norm of every gradient, computed by ``ranks`` processes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    runs = []
-    for rank in range(ranks):
-        settings = {"RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment = os.environ | {name: str(value) for name, value in settings.items()} | {"OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", TRAIN, kind, json.dumps(freeze)]
-        runs.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
-    try:
-        printed = [run.communicate(timeout=240)[0] for run in runs]
-    finally:
-        for run in runs:
-            run.kill()
-    assert [run.returncode for run in runs] == [0] * ranks
-    return json.loads(printed[0])
+    return json.loads(run_on_ranks(TRAIN, ranks, kind, json.dumps(freeze)))
 
 
 @pytest.mark.slow

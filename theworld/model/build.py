@@ -120,6 +120,7 @@ def load_model(
     seed: int = PROJECTOR_SEED,
     with_world_encoder: bool = True,
     frozen_dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
 ) -> TheWorldForConditionalGeneration:
     """TheWorld with the weights of its bases, a new projector, and the freezing that ``cfg`` asks for; in eval mode.
 
@@ -129,6 +130,9 @@ def load_model(
         seed: of the new projector's weights; the same on every rank.
         with_world_encoder: False leaves the VAE's encoder out, for training on latents computed before.
         frozen_dtype: of the parts that do not train; None: ``dtype``.
+        device: that the model goes to; None: it stays on the CPU. With ``frozen_dtype``, weights are cast there. Up to
+            then they are the mapped files, which all processes of a machine share: eight ranks that each cast a whole
+            Gemma 3 4B in their own memory would take 130 GB of it.
 
     Raises:
         UserError: a base is missing, gated, cut short or of another kind; a weight is missing or unexpected; nothing
@@ -158,6 +162,8 @@ def load_model(
         initialise_projector(model, seed)
         if with_world_encoder:
             attach_world_encoder(model, vae, dtype)
+    if device is not None:
+        model.to(device)  # pyright: ignore[reportArgumentType]
     return prepare_parts(model, cfg, dtype, frozen_dtype)
 
 

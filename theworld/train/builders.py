@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from composer import Evaluator
-from composer.utils import get_device
 
 from theworld.config.schema import Config
 from theworld.data.cache.latent_store import latent_wish
@@ -23,6 +22,7 @@ from theworld.train.check_training import has_begun
 from theworld.train.compilation import length_step
 from theworld.train.composer_model import ComposerTheWorld
 from theworld.train.data import TrainData, build_data
+from theworld.train.host_memory import load_device, on_gpu
 from theworld.train.memory import frozen_dtype
 from theworld.train.registry import (
     DEFAULT_OPTIMIZER,
@@ -40,16 +40,18 @@ log = logging.getLogger(__name__)
 
 
 def build_model(config: Config, processor: TheWorldProcessor, with_world_encoder: bool = True) -> ComposerTheWorld:
-    """The model, with the VAE unless all data has latents, frozen parts in the precision that the YAML asks for."""
+    """The model, with the VAE unless all data has latents, frozen parts in the precision that the YAML asks for.
+
+    It is on the rank's GPU already, also where FSDP is to shard it: a node's memory never holds a copy for each rank.
+    """
     model = load_model(
-        config.model, seed=config.seed, with_world_encoder=with_world_encoder, frozen_dtype=frozen_dtype(config)
+        config.model,
+        seed=config.seed,
+        with_world_encoder=with_world_encoder,
+        frozen_dtype=frozen_dtype(config),
+        device=load_device(config),
     )
     return ComposerTheWorld(model, processor)
-
-
-def on_gpu(config: Config) -> bool:
-    """Whether the run trains on a GPU."""
-    return get_device(config.device).name == "gpu"
 
 
 def build_training(config: Config, processor: TheWorldProcessor, with_latents: bool = True) -> TrainData:

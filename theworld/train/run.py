@@ -53,6 +53,7 @@ from theworld.train.data import TrainData
 from theworld.train.failures import last_step
 from theworld.train.failures_of_ranks import clear_reasons, note_reason
 from theworld.train.fit_memory import fit_memory, memory_errors_as_one_line, smallest_gpu
+from theworld.train.host_memory import checkpoint_mapped, on_gpu
 from theworld.train.hub_sync import CheckpointUploads, check_hub, fetch_from_hub, write_pretrained
 from theworld.train.killed_workers import killed_workers_as_one_line
 from theworld.train.memory import MemoryOfRun
@@ -148,7 +149,8 @@ def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence)
         gpu = smallest_gpu(config)
         if gpu is not None:
             fit_memory(config, MemoryOfRun(config, needs_vae), dist.get_world_size(), gpu)
-        model = build_model(config, processor, with_world_encoder=needs_vae)
+        with memory_errors_as_one_line(config):
+            model = build_model(config, processor, with_world_encoder=needs_vae)
         weights = Weights(model)
         if saved is not None:
             weights.take_from(saved, new_stage=resume is None and config.load_weights_only)
@@ -173,7 +175,8 @@ def fit(run: Run) -> int:
     stop, save_folder = run.stop, run.save_folder
     preemption = Preemption(stop, run.fence)
     uploads = CheckpointUploads(run.config, save_folder, run.fence.look)
-    with gradients_as_buckets(), composer_loads_data(run.load_path, run.config.trust_checkpoints):
+    mapped = checkpoint_mapped(run.load_path, on_gpu(run.config))
+    with gradients_as_buckets(), mapped, composer_loads_data(run.load_path, run.config.trust_checkpoints):
         trainer, saver = build_trainer(run, preemption, uploads)
     uploads.resumed(run.resume)
     reopen_pass(trainer, run.data)
