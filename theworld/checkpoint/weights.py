@@ -205,7 +205,7 @@ class Weights:
     def drop_frozen(self, checkpoint: dict[str, Any]) -> None:
         """Take out of a checkpoint that is about to be written what the bases hold, and add the record."""
         state = checkpoint["state"]
-        trim(state)
+        trim(checkpoint)
         for name in [name for name in state["model"] if name not in self.kept]:
             del state["model"][name]
         state[RECORD] = json.dumps(
@@ -223,7 +223,7 @@ class Weights:
         state = checkpoint["state"]
         assert self.saved is not None
         if self.saved.nesting is not None and "metadata" in state:
-            take_nesting(state, self.saved.nesting)
+            take_nesting(checkpoint, self.saved.nesting)
         for key in (RECORD, PROOF):
             state.pop(key, None)
         if state.get("model") is not None:

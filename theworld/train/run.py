@@ -45,7 +45,7 @@ from theworld.train.callbacks.open_pass import OpenPass
 from theworld.train.callbacks.padding import PaddingShare
 from theworld.train.callbacks.pass_length import PassLength, announce
 from theworld.train.callbacks.preemption import Preemption, Stopped, any_rank_wants_to_stop
-from theworld.train.callbacks.randomness import RandomState
+from theworld.train.callbacks.randomness import restore_random_states
 from theworld.train.check_training import check_training
 from theworld.train.compilation import prepare_compilation
 from theworld.train.composer_model import ComposerTheWorld
@@ -195,9 +195,7 @@ def fit(run: Run) -> int:
         trainer.close()
         uploads.finish(stop.seconds_left)
         return EXIT_REQUEUE
-    if trainer._rng_state is not None and int(trainer.state.timestamp.batch_in_epoch) > 0:
-        # Read from a private name: Composer restores it at the start of an epoch only and offers no other way.
-        trainer.state.callbacks.append(RandomState(trainer._rng_state))
+    restore_random_states(trainer)
     try:
         run_trainer(trainer, saver)
     except NotNow:
