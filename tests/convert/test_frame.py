@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from raw_folder import Raw, entry, name
-from streaming import StreamingDataset
+from raw_folder import Raw, entry, hashes, name
+from streaming import MDSWriter, StreamingDataset
 
 from theworld.data.entries.frame import OTHER, SAME, SCALED, TURNED, UNKNOWN, annotation_size, fit
 from theworld.data.samples import decode_sample
@@ -132,16 +131,40 @@ def test_without_sizes_boxes_of_other_pictures_are_a_warning_with_an_example(
     assert name(1) in caplog.text
 
 
-def test_a_data_set_of_before_opens_and_counts_as_not_checked(tmp_path: Path) -> None:
-    raw, _ = converted(tmp_path / "raw", [annotated(0, 300)], [picture((400, 300))])
-    index = raw.out / "gen-00000" / "index.json"
-    stored = json.loads(index.read_text())
-    for key in ("column_names", "column_encodings", "column_sizes"):
-        stored["shards"][0][key] = stored["shards"][0][key][1:]  # annotation_size comes first
-    index.write_text(json.dumps(stored))
-    assert DataSet(raw.out).samples_without("annotation_size") == 1
-    sample = dict(next(iter(StreamingDataset(local=str(raw.out), batch_size=1))))
-    del sample["annotation_size"]
+def data_set_of_before(folder: Path, samples: list[tuple[dict[str, Any], bytes]]) -> None:
+    """A generation as releases wrote it that kept no size of the annotation."""
+    columns = {"id": "str", "image": "bytes", "width": "int32", "height": "int32", "conversations": "json"}
+    with MDSWriter(out=str(folder / "gen-00000"), columns={**columns, "bbox": "json"}, hashes=["xxh128"]) as writer:
+        for one, image in samples:
+            width, height = Image.open(io.BytesIO(image)).size
+            texts = {"conversations": one["conversations"], "bbox": one["bbox"]}
+            writer.write({"id": one["filename"], "image": image, "width": width, "height": height, **texts})
+    (folder / "gen-00000" / "ids.txt").write_text("".join(f"{one['filename']}\n" for one, _ in samples))
+    DataSet(folder).refresh({"keep_masks": False, "holdout": 0.0, "world_latents": None})
+
+
+def test_samples_of_before_are_held_against_the_json_once_and_read_as_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    entries = [annotated(0, 300), annotated(1, 300), annotated(2, 400, 300), annotated(3, 999), annotated(4, None)]
+    files = [picture((400, 300)), picture((200, 150)), picture((400, 300), 6), picture((400, 300)), picture((400, 300))]
+    gone = annotated(9, 300), picture((400, 300))
+    raw = Raw(tmp_path / "raw", entries=0)
+    data_set_of_before(raw.out, [*zip(entries, files, strict=True), gone])
+    before = hashes(raw.out / "gen-00000")
+    raw.write_json(entries)
+    with caplog.at_level(logging.WARNING):
+        report = convert(raw.config())
+    found = {kind: count for kind, (count, _) in report.frames.before.items()}
+    assert found == {SCALED: 1, TURNED: 1, OTHER: 1, UNKNOWN: 1}
+    said = "3 samples of earlier generations have boxes of another size of their picture, for example"
+    assert f"{said} {name(1)}; shards never change: to have them right, convert into a new data set" in caplog.text
+    assert "of before: boxes of another picture" in report.table()
+    (raw.out / "gen-00000" / "shard.00000.mds").rename(raw.folder / "away")
+    assert convert(raw.config()).frames.before == report.frames.before, "checked once"
+    (raw.folder / "away").rename(raw.out / "gen-00000" / "shard.00000.mds")
+    assert hashes(raw.out / "gen-00000") == before
+    sample = next(iter(StreamingDataset(local=str(raw.out), batch_size=1)))
     assert decode_sample(sample).image.size == (400, 300)
 
 

@@ -21,12 +21,12 @@ import numpy as np
 from theworld.config.schema import ConvertConfig
 from theworld.data.entries.catalog import Catalog
 from theworld.data.entries.check_entry import id_key
-from theworld.data.entries.columns import ANNOTATION_SIZE
 from theworld.data.entries.downloaded import missing_keys
 from theworld.data.entries.images import ImageTable, positions, scan_images
 from theworld.data.entries.source import JsonSource, open_source
 from theworld.data.latents.column import LatentColumn
 from theworld.data.latents.record import COLUMN, LatentRecord
+from theworld.data.shards.check_before import check_before
 from theworld.data.shards.convert_report import NO_IMAGE, ConvertProgress, Report
 from theworld.data.shards.convert_settings import Settings, check_settings
 from theworld.data.shards.dataset import DataSet
@@ -309,7 +309,9 @@ class Conversion:
         left_out[NO_IMAGE] = summary.good - matches.matched
         if self.settings.num_samples is not None:
             left_out["beyond convert.num_samples"] = max(0, matches.matched - matches.written - len(rejected))
-        self.report.frames.before = sum(data_set.samples_without(ANNOTATION_SIZE) for data_set in self._data_sets())
+        for data_set in self._data_sets():
+            found = check_before(data_set, self.state, self.catalog, self.catalog.blocks(self.source.fetch))
+            self.report.frames.add_before(found)
         self.report.frames.warn(self.report.written)
         self.report.entries, self.report.left_out, self.report.broken = summary.entries, left_out, summary.broken
 

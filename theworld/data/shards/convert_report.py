@@ -6,13 +6,20 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from theworld.data.entries.choose_images import NOT_NAMED, PassedOver
-from theworld.data.entries.frame import FRACTIONS, OUTSIDE, SCALED, TURNED, UNKNOWN
+from theworld.data.entries.frame import FRACTIONS, OTHER, OUTSIDE, SCALED, TURNED, UNKNOWN
 from theworld.data.entries.images import ImageTable
 from theworld.progress import LINE_EVERY, Progress
 
 NO_IMAGE = "image not there yet"
+OF_BEFORE = {
+    UNKNOWN: "annotation's size not checked",
+    SCALED: "boxes of another size of the picture",
+    TURNED: "boxes of the turned picture",
+    OTHER: "boxes of another picture",
+}
 ODD_SHARE = 0.05
 """Share of samples with odd boxes from which on it is no accident."""
 
@@ -26,18 +33,23 @@ class Frames:
     Attributes:
         counts: samples by kind (:mod:`theworld.data.entries.frame`).
         examples: an id of each kind.
-        before: samples of generations that were written before this was checked.
+        before: kind to count and example of the samples of generations that were written before this was kept.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
-    before: int = 0
+    before: dict[str, list[Any]] = field(default_factory=dict)
 
     def add(self, found: dict[str, tuple[int, str]]) -> None:
         """Kind to count and example, of a shard."""
         for kind, (count, example) in found.items():
             self.counts[kind] += count
             self.examples.setdefault(kind, example)
+
+    def add_before(self, found: dict[str, list[Any]]) -> None:
+        """The same of the earlier generations of a data set."""
+        for kind, (count, example) in found.items():
+            self.before.setdefault(kind, [0, example])[0] += count
 
     def warn(self, written: int) -> None:
         """Say where boxes look as if they were of other pictures.
@@ -48,12 +60,19 @@ class Frames:
         for kind in (OUTSIDE, FRACTIONS):
             if self.counts[kind] > ODD_SHARE * written:
                 logger.warning("%d samples: %s; for example %s", self.counts[kind], kind, self.examples[kind])
+        wrong = {kind: found for kind, found in self.before.items() if kind != UNKNOWN}
+        if wrong:
+            logger.warning(
+                "%d samples of earlier generations have boxes of another size of their picture, for example %s; shards "
+                "never change: to have them right, convert into a new data set (another convert.out)",
+                sum(count for count, _ in wrong.values()),
+                next(iter(wrong.values()))[1],
+            )
 
     def rows(self) -> list[tuple[str, int]]:
         """For the table."""
         rows = [(f"  {kind}", self.counts[kind]) for kind in (SCALED, TURNED, UNKNOWN) if self.counts[kind]]
-        if self.before:
-            rows.append(("of before: annotation's size not checked", self.before))
+        rows += [(f"of before: {OF_BEFORE[kind]}", count) for kind, (count, _) in self.before.items()]
         return rows
 
 

@@ -85,11 +85,6 @@ class DataSet:
         """Samples in all generations."""
         return sum(shard["samples"] for folder in self.generations() for shard in read_shards(folder))
 
-    def samples_without(self, column: str) -> int:
-        """Samples of generations that were written before there was such a column."""
-        shards = (shard for folder in self.generations() for shard in read_shards(folder))
-        return sum(shard["samples"] for shard in shards if column not in shard["column_names"])
-
     def refresh(
         self, lasting: dict[str, Any], json_entries: int | None = None, json_samples: int | None = None
     ) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import bz2
 import gzip
 import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -181,17 +181,38 @@ def read_ids(shard: Path) -> list[str]:
     Raises:
         ValueError: the file is not such a shard.
     """
+    return [sample["id"].decode("utf-8") for sample in read_columns(shard, ("id",))]
+
+
+def read_columns(shard: Path, wanted: Sequence[str], places: Sequence[int] | None = None) -> Iterator[dict[str, bytes]]:
+    """Some columns of an uncompressed shard, without reading the others.
+
+    Args:
+        shard: the file.
+        wanted: names of columns.
+        places: numbers of the samples; None: all, in order.
+
+    Yields:
+        Column name to its bytes, as MDS has encoded them.
+
+    Raises:
+        ValueError: the file is not such a shard.
+    """
     with open(shard, "rb") as file:
         count = struct.unpack("<I", file.read(4))[0]
         offsets = np.frombuffer(file.read(BYTES_PER_OFFSET * (count + 1)), "<u4")
         config = json.loads(file.read(int(offsets[0]) - file.tell()))
-        names = list(zip(config["column_names"], config["column_sizes"], strict=True))
-        variable = [name for name, size in names if size is None]
-        ids = []
-        for offset in offsets[:-1]:
-            file.seek(int(offset))
-            sizes = dict(zip(variable, struct.unpack(f"<{len(variable)}I", file.read(4 * len(variable))), strict=True))
-            before = sum(size or sizes[name] for name, size in names[: config["column_names"].index("id")])
-            file.seek(before, 1)
-            ids.append(file.read(sizes["id"]).decode("utf-8"))
-    return ids
+        fixed = dict(zip(config["column_names"], config["column_sizes"], strict=True))
+        variable = [name for name, size in fixed.items() if size is None]
+        for place in range(count) if places is None else places:
+            file.seek(int(offsets[place]))
+            lengths = struct.unpack(f"<{len(variable)}I", file.read(4 * len(variable)))
+            sizes = fixed | dict(zip(variable, lengths, strict=True))
+            start = file.tell()
+            found: dict[str, bytes] = {}
+            for name, size in sizes.items():
+                if name in wanted:
+                    file.seek(start)
+                    found[name] = file.read(size)
+                start += size
+            yield found
