@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from theworld.errors import EXIT_BROKEN_PROMISE, UserError, describe
 from theworld.plain_text import PlainFormatter, plain
 
 INTERRUPTED = 130
+CONSOLE = "theworld-"
+"""How the names of an installation's commands begin."""
 OF_LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -21,13 +25,19 @@ class Parser(argparse.ArgumentParser):
     """The parser of every command.
 
     Args:
-        prog: the command as a user calls it, from the checkout: ``convert/to_mds.py``.
-        description: the module's docstring; shown as it stands.
+        prog: the command as a user calls it from the checkout: ``convert/to_mds.py``. A console command such as
+            ``theworld-convert`` goes by its own name.
+        description: the module's docstring, shown as it stands but for that name.
         sections: keys at the top of the YAML that the command reads; ``--help`` lists what is below them. None: it
             reads no YAML. Empty: it reads all.
     """
 
     def __init__(self, prog: str, description: str | None, sections: Sequence[str] | None = None) -> None:
+        called = Path(sys.argv[0]).name
+        if called.startswith(CONSOLE):
+            script = prog.removeprefix("composer ")
+            description = re.sub(rf"(python|composer \[-n RANKS\]) {re.escape(script)}", called, description or "")
+            prog = called
         super().__init__(
             prog=prog,
             description=description,

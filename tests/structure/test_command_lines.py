@@ -61,10 +61,32 @@ def test_help_and_refusal(name: str) -> None:
     assert refused.stderr.count("\n") == 1
 
 
-def test_an_installation_has_the_commands() -> None:
-    installed = Path(sys.executable).parent / "theworld-convert"
+@pytest.mark.parametrize("console", ["theworld-convert", "theworld-to-mds"])
+def test_an_installations_command_has_the_scripts_help_under_its_own_name(console: str) -> None:
+    installed = Path(sys.executable).parent / console
     shown = subprocess.run([str(installed), "--help"], capture_output=True, text=True, check=True)
-    assert shown.stdout == script("to_mds", "--help").stdout
+    assert f"usage: {console} " in shown.stdout
+    assert f"Raw files to MDS: {console} [YAML]" in shown.stdout
+    called = script("to_mds", "--help").stdout
+    assert "usage: convert/to_mds.py " in called
+    own = shown.stdout.replace(console, "convert/to_mds.py")
+    # The usage is wrapped by its length.
+    assert own.split() == called.replace("python convert", "convert").split()
+    refused = subprocess.run([str(installed), "--no-such-option"], capture_output=True, text=True, check=False)
+    assert refused.stderr.startswith(f"error: {console}: ")
+
+
+def test_the_trainers_console_command_tells_of_no_launcher(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from theworld.commands.train import command
+
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/theworld-train", "--help"])
+    assert command() == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: theworld-train ")
+    assert "    theworld-train YAML [key=value ...]\n" in shown
+    assert "recipes/train.py" not in shown
 
 
 def test_every_key_is_explained_and_the_page_is_the_schemas() -> None:
