@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from theworld.errors import NotNow
@@ -33,7 +35,8 @@ def patiently(attempt: Callable[[], Found], what: str, patience: float) -> Found
     said, pause = -SAY_EVERY, FIRST_PAUSE
     while True:
         try:
-            return attempt()
+            with said_each_minute(what, begun):
+                return attempt()
         except NotNow as error:
             waited = time.monotonic() - begun
             if waited >= patience:
@@ -43,3 +46,24 @@ def patiently(attempt: Callable[[], Found], what: str, patience: float) -> Found
                 log.warning("waiting for %s since %.0f s (%s)", what, waited, error)
         time.sleep(min(pause, max(begun + patience - time.monotonic(), 0.0)))
         pause = min(2 * pause, LONGEST_PAUSE)
+
+
+@contextmanager
+def said_each_minute(what: str, begun: float) -> Iterator[None]:
+    """Say that it is waited for while an attempt does not come back: a store that takes the question and is silent.
+
+    Args:
+        what: is waited for.
+        begun: when the waiting began, by the monotonic clock.
+    """
+    over = threading.Event()
+
+    def say() -> None:
+        while not over.wait(SAY_EVERY):
+            log.warning("waiting for %s since %.0f s (no answer)", what, time.monotonic() - begun)
+
+    threading.Thread(target=say, name="patience", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()

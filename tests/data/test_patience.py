@@ -141,8 +141,19 @@ def test_a_data_set_that_was_there_before_is_out_of_reach_and_not_wrong(remote: 
         build_data(config.train_loader, load_processor(config.model), 4, 17, growing=True, known=True)
 
 
-def test_a_fetch_that_never_returns(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(lookahead, "SAY_EVERY", 0.05)
+def test_a_store_that_takes_the_question_and_is_silent(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(patience, "SAY_EVERY", 0.05)
+
+    def answer_at_last() -> int:
+        wait_until(lambda: caplog.text.count("waiting for shard 3 since 0 s (no answer)") >= 2, "it is said")
+        return 5
+
+    assert patiently(answer_at_last, "shard 3", 0.0) == 5
+
+
+def test_a_fetch_that_never_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookahead, "LONGER", 0.2)
     silent = threading.Event()
     with ShardLookahead(lambda shard: silent.wait() and None, patience=0.1) as shards:
@@ -150,4 +161,3 @@ def test_a_fetch_that_never_returns(monkeypatch: pytest.MonkeyPatch, caplog: pyt
         with pytest.raises(NotNow, match="shard 3: no answer"):
             shards.wait(3)
         silent.set()
-    assert "waiting for shard 3 since 0 s (no answer)" in caplog.text

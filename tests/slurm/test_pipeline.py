@@ -9,11 +9,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from tests.download.s3_double import S3Double
+from tests.download.s3_double import Fault, S3Double
 from tests.slurm.cluster import NEEDS_SLURM, Cluster, running_cluster, wait_until
 
 pytestmark = NEEDS_SLURM
@@ -77,6 +78,46 @@ def test_conversion_job_warned_before_its_time_limit_is_requeued_and_goes_on(
     log = (checkout / "logs" / f"theworld-convert-{job}.out").read_text()
     assert cluster.job(job)["JobState"] == "COMPLETED", log
     assert json.loads(manifest.read_text())["samples"] == len(images)
+
+
+def test_what_is_not_complete_is_started_again_after_a_pause(
+    cluster: Cluster, checkout: Path, raw_sample: Path
+) -> None:
+    """The bucket cannot give one image now: exit code 75."""
+    images = {path.name: path.read_bytes() for path in (raw_sample / "images").iterdir()}
+    objects = {f"train/{name}": content for name, content in images.items()}
+    with S3Double(objects) as double:
+        double.always[next(iter(objects))] = Fault("status", 503)
+        settings = [
+            f"convert.json={raw_sample / 'openspatial.json'}",
+            f"convert.images={checkout / 'images'}",
+            f"download.endpoint={double.endpoint}",
+            "download.retries=0",
+        ]
+        job = cluster.submit(
+            checkout,
+            "slurm/download_openimages.sbatch",
+            "yamls/smoke.yaml",
+            *settings,
+            environment={"PYTHON": sys.executable, "REQUEUE_PAUSE": "40"},
+        )
+        wait_until(lambda: cluster.job(job)["Restarts"] == "1", "the job was requeued")
+        double.always.clear()
+        cluster.wait_for_state(job, "COMPLETED", "FAILED")
+    text = (checkout / "logs" / f"theworld-download-{job}.out").read_text()
+    assert cluster.job(job)["JobState"] == "COMPLETED", text
+    assert "exit code 75" in text
+    assert "requeued, to start in 40 s" in text
+    assert seconds_of_pause(text, job) >= 40
+
+
+def seconds_of_pause(log: str, job: str) -> float:
+    """From the end of a job's first start to its second start, by what the job scripts print."""
+    left, again = (
+        datetime.fromisoformat(re.findall(rf"(\S+ \S+) job {job} start {what}", log)[0])
+        for what in (r"1: requeued", r"2: on ")
+    )
+    return (again - left).total_seconds()
 
 
 def test_download_job_ended_by_a_warning_is_requeued_until_complete(

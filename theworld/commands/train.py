@@ -2,7 +2,8 @@
 
     composer [-n RANKS] recipes/train.py YAML [key=value ...]
 
-Exit code 0: done, 2: bad input or configuration, 85: stopped on a signal, saved, wants to be started again.
+Exit code 0: done, 1: the run has failed, 2: bad input or configuration, 75: saved, what it needs is not there or out of
+reach now, run it again later, 85: stopped on a signal, saved, wants to be started again.
 """
 
 import os

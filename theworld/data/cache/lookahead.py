@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from theworld.errors import NotNow
-from theworld.patience import SAY_EVERY
-
-log = logging.getLogger(__name__)
 
 LONGER = 60.0
 """Seconds beyond its patience that a fetch which does not return at all is waited for."""
@@ -49,9 +45,6 @@ class ShardLookahead:
             NotNow: it has not returned at all: a store that takes the question and is silent.
         """
         fetch, begun = self.fetched[shard], time.monotonic()
-        while not wait([fetch], timeout=SAY_EVERY).done:
-            waited = time.monotonic() - begun
-            if waited > self.patience + LONGER:
-                raise NotNow(f"shard {shard}: no answer for {waited:.0f} s")
-            log.warning("waiting for shard %d since %.0f s (no answer)", shard, waited)
+        if not wait([fetch], timeout=self.patience + LONGER).done:
+            raise NotNow(f"shard {shard}: no answer for {time.monotonic() - begun:.0f} s")
         fetch.result()

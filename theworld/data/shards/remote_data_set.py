@@ -27,6 +27,8 @@ SCHEMES = ("s3", "gs", "oci", "hf", "azure", "azure-dl", "dbfs", "alipan")
 PUSHED = ".pushed.json"
 ATTEMPTS = 4
 READ_ATTEMPTS = 3
+READ_TIMEOUT = 20.0
+"""Seconds that a store may be silent when it is asked for a small file."""
 UPLOADS = 4
 UPLOADS_WAITING = 8
 NOT_FOUND = ("404", "not found", "nosuchkey", "no such", "does not exist")
@@ -193,7 +195,7 @@ def read_file(folder: str, name: str) -> str | None:
         @retry(num_attempts=READ_ATTEMPTS)
         def download() -> None:
             try:
-                CloudDownloader.direct_download(f"{folder}/{name}", str(path))
+                CloudDownloader.direct_download(f"{folder}/{name}", str(path), READ_TIMEOUT)
             except Exception as error:  # each store has errors of its own
                 if not is_not_found(error):
                     raise
