@@ -63,6 +63,31 @@ def test_states_follow_the_optimizer_and_precision(bases: list[str]) -> None:
     assert frozen_dtype(load_config([SMOKE_YAML])) is torch.float32
 
 
+@pytest.mark.parametrize(("sharded", "shards"), [([], 1), ([SHARDED], 8)])
+def test_a_moving_average_is_one_more_copy_of_what_trains(bases: list[str], sharded: list[str], shards: int) -> None:
+    plain, memory = run_of(bases, "vision", *sharded)
+    averaged, _ = run_of(bases, "vision", *sharded, "algorithms.ema={half_life: 100ba}")
+    trained = sum(weight.nbytes for weight in memory.model.parameters() if weight.requires_grad)
+    without, found = memory.estimate(plain, 8, 1000), memory.estimate(averaged, 8, 1000)
+    assert found.total - without.total == found.average == trained // shards
+    assert "moving average" in str(found)
+    assert "moving average" not in str(without)
+
+
+def test_a_compiled_loss_has_the_logits_of_all_answers_at_once(bases: list[str]) -> None:
+    """3 MB a token; without compilation those of 512 tokens, however long the samples are."""
+    long, size = 2600, "device_train_microbatch_size=4"
+    plain, memory = run_of(bases, "projector", size)
+    compiled, _ = run_of(bases, "projector", size, "compile_config={}")
+    answers = 4 * (long - memory.least_tokens)
+    found = memory.estimate(compiled, 1, long).passing
+    assert found == pytest.approx(3.1e6 * answers, rel=0.1)
+    assert found > 2 * memory.estimate(plain, 1, long).passing
+    # What a run is refused for has no text.
+    least = memory.least_tokens
+    assert memory.estimate(compiled, 1, least).total <= memory.estimate(plain, 1, least).total
+
+
 def test_a_layer_keeps_what_was_measured_at_real_width(bases: list[str]) -> None:
     """kB a token at 1,024 tokens: a frozen layer, a trained one under FSDP, and with recomputation."""
     shapes = run_of(bases, "projector")[1].model.config

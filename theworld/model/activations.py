@@ -187,13 +187,13 @@ def vae_encoder(config: TheWorldConfig, pictures: int, how: Precision) -> Footpr
         return _measure([encoder], pixels, run, [], how.trains)
 
 
-def loss_chunk(config: TheWorldConfig, how: Precision) -> Footprint:
+def loss_chunk(config: TheWorldConfig, how: Precision, answers: int = CHUNK_TOKENS) -> Footprint:
     """The loss of as many answer tokens as have logits at the same time."""
     text = config.text_config
     with _fake(how):
         head = nn.Linear(text.hidden_size, text.vocab_size, bias=False, dtype=how.weights)
-        states = torch.empty(CHUNK_TOKENS, text.hidden_size, dtype=how.weights, requires_grad=True)
-        targets = torch.empty(CHUNK_TOKENS, dtype=torch.long)
+        states = torch.empty(answers, text.hidden_size, dtype=how.weights, requires_grad=True)
+        targets = torch.empty(answers, dtype=torch.long)
         measured = _measure(
             [head], states, lambda layer, some: summed_loss(layer, some, targets)[0], [targets], how.trains
         )

@@ -23,6 +23,7 @@ from theworld.model.activations import (
     vision_layer,
 )
 from theworld.model.build import load_shapes
+from theworld.model.loss import CHUNK_TOKENS
 
 GIB = 2**30
 RESERVE = 3 * GIB // 2
@@ -59,6 +60,7 @@ class MemoryEstimate:
 
     Attributes:
         parameters, gradients, optimizer: this rank's share. DDP's buckets are the gradients themselves.
+        average: the copy of the trained weights that the algorithm ``ema`` keeps; this rank's share.
         gathered: of FSDP: the units that are whole at the same time, and their gradients before they are shared out.
         activations: kept from the forward to the backward pass, and the copies of trained weights in bfloat16 that
             autocast makes without FSDP.
@@ -74,12 +76,13 @@ class MemoryEstimate:
     activations: int
     passing: int
     settings: str
+    average: int = 0
     reserve: int = RESERVE
 
     @property
     def states(self) -> int:
         """What stays from step to step."""
-        return self.parameters + self.gradients + self.optimizer
+        return self.parameters + self.gradients + self.optimizer + self.average
 
     @property
     def total(self) -> int:
@@ -91,6 +94,7 @@ class MemoryEstimate:
             "weights": self.parameters,
             "gradients": self.gradients,
             "optimizer": self.optimizer,
+            "moving average": self.average,
             "gathered by FSDP": self.gathered,
             f"activations ({self.settings})": self.activations,
             "temporary": self.passing,
@@ -142,6 +146,7 @@ class MemoryOfRun:
             gathered=0 if fsdp is None else self.gathered(config),
             activations=kept,
             passing=passing,
+            average=trained // shards if "ema" in config.algorithms else 0,
             settings=f"{microbatch_size(config)} x {tokens} tokens, {recomputed}",
         )
 
@@ -156,11 +161,18 @@ class MemoryOfRun:
                 shapes.text_config.num_hidden_layers
             ),
             self.once(vision_layer, shapes, samples, seeing, again).of(shapes.vision_config.num_hidden_layers),
-            self.once(loss_chunk, shapes, head),
+            self.once(loss_chunk, shapes, head, self.most_logits(config, tokens)),
         ]
         if body.world_encoder is not None:
             parts.append(self.once(vae_encoder, shapes, samples, self.precision(config, body.world_encoder)))
         return sum(part.kept for part in parts), max(part.passing for part in parts)
+
+    def most_logits(self, config: Config, tokens: int) -> int:
+        """Answer tokens whose logits exist at the same time, at most: compiled, the loss is not cut into chunks
+        (:func:`~theworld.model.loss.answer_loss`), and all text of each sample might be answers."""
+        if config.compile_config is None:
+            return CHUNK_TOKENS
+        return max(1, microbatch_size(config) * (tokens - self.least_tokens))
 
     def once(self, measure: Callable[..., Footprint], *inputs: Any) -> Footprint:
         """``measure(*inputs)``, remembered."""
