@@ -181,3 +181,10 @@ def test_a_header_that_lies_about_the_size_costs_no_memory(decode: bool) -> None
     with pytest.raises(BadImage, match="too many") as caught:
         check_image(bytes(data), ".jpg", decode)
     assert caught.value.reason == "image has too many pixels"
+
+
+def test_the_limit_of_pixels_is_a_key() -> None:
+    data = image_bytes(2, "PNG", (60, 40))
+    assert check_image(data, ".png", most_pixels=2400) == (60, 40)
+    with pytest.raises(BadImage, match="too many pixels"):
+        check_image(data, ".png", most_pixels=2399)

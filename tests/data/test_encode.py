@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from itertools import groupby
 from typing import Any
 
@@ -151,6 +153,17 @@ def test_a_picture_whose_size_is_a_lie_takes_no_memory_in_its_place() -> None:
     assert decoded.image.size == (1024, 1024)
     assert decoded.no_loss is not None
     assert decoded.problems == [], "nothing is said of boxes in a picture that is not there"
+
+
+def test_a_header_that_claims_more_than_the_converter_saw_is_not_decoded() -> None:
+    stream = io.BytesIO()
+    Image.new("L", (30, 20)).save(stream, "PNG")
+    place = stream.getvalue().index(b"IHDR")
+    header = b"IHDR" + struct.pack(">II", 9_000, 9_000) + stream.getvalue()[place + 12 : place + 17]
+    lie = stream.getvalue()[:place] + header + struct.pack(">I", zlib.crc32(header)) + stream.getvalue()[place + 21 :]
+    decoded = decode_sample({**three_turns(), "image": lie, "width": 30, "height": 20})
+    assert "9000 x 9000 pixels, the converter saw 30 x 20" in str(decoded.no_loss)
+    assert decoded.image.size == (30, 20)
 
 
 def test_batch_pads_masks_and_counts(processor: TheWorldProcessor) -> None:

@@ -37,6 +37,9 @@ class ConvertConfig:
     """Streaming's name for a compression such as zstd:3; null: none, JPEG does not compress."""
     verify: str = "header"
     """How an image is checked before it is written: header (type, size, end marker) or decode."""
+    most_pixels: int = 50_000_000
+    """Pixels that a picture may have by its header; decoding takes up to 8 bytes for each. OpenImages' photos have
+    about a million."""
     holdout: float = 0.0
     """Share of ids, by a hash of the id, that goes to <out>-eval instead."""
     rescale_boxes: bool = True

@@ -36,16 +36,17 @@ class BadImage(Exception):
         self.reason, self.detail = reason, detail
 
 
-def check_image(data: bytes, suffix: str, decode: bool = False) -> tuple[int, int]:
+def check_image(data: bytes, suffix: str, decode: bool = False, most_pixels: int = MOST_PIXELS) -> tuple[int, int]:
     """Width and height in pixels as stored (an EXIF rotation is not applied).
 
     Args:
         data: the whole file.
         suffix: what its name says it is: .jpg, .jpeg, .png, .webp, in lower case.
+        most_pixels: what its header may claim.
         decode: decode every pixel as well; a JPEG must not make the decoder warn of lost or damaged data.
 
     Raises:
-        BadImage: empty, not an image, not what its name says, cut short, or too large for Pillow.
+        BadImage: empty, not an image, not what its name says, cut short, or too large.
     """
     if not data:
         raise BadImage("image file is empty")
@@ -60,7 +61,7 @@ def check_image(data: bytes, suffix: str, decode: bool = False) -> tuple[int, in
         raise BadImage("image is cut short", "the file ends inside its header") from error
     if width < 1 or height < 1:
         raise BadImage("image header is damaged", f"{width} x {height} pixels")
-    if width * height > MOST_PIXELS:  # whoever decoded it would need the memory of all that the header claims
+    if width * height > most_pixels:  # whoever decoded it would need the memory of all that the header claims
         raise BadImage("image has too many pixels", f"{width} x {height}")
     if decode:
         (decode_jpeg if kind == "JPEG" else decode_fully)(data, (width, height))

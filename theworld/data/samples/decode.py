@@ -18,6 +18,8 @@ from theworld.errors import describe
 GREY = (127, 127, 127)
 MOST_GREY = 1024
 """Pixels a side: a header that lies may have been recorded as the size, and must not take gigabytes."""
+MOST_PIXELS = 50_000_000
+"""What a header may claim unless the converter has read the same (``convert.most_pixels``)."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def decode_image(
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > MOST_PIXELS and image.size != size:
+                raise ValueError(f"{image.width} x {image.height} pixels, the converter saw {size[0]} x {size[1]}")
             if fit(annotated, image.size, lambda: int(image.getexif().get(ORIENTATION, 1))) == TURNED:
                 return to_rgb(ImageOps.exif_transpose(image)), None
             return to_rgb(image), None

@@ -246,6 +246,7 @@ class Conversion:
             decode,
             self.settings.rescale_boxes,
             self.settings.latents,
+            self.settings.most_pixels,
         )
         pool = ShardPool(writer, self.settings.workers, progress.tick)
         with closing(progress), closing(pool.run(jobs)) as finished:

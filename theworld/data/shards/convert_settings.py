@@ -9,6 +9,7 @@ from typing import Any
 
 from theworld.config.schema import MISSING, ConvertConfig
 from theworld.config.sizes import parse_bytes
+from theworld.data.entries.headers import MOST_PIXELS
 from theworld.data.entries.hub_json import SCHEME
 from theworld.data.latents.column import LatentColumn
 from theworld.data.shards.mds import LARGEST_SHARD, ShardFormat, compressor
@@ -42,6 +43,7 @@ class Settings:
     verify: str
     holdout: float
     rescale_boxes: bool = True
+    most_pixels: int = MOST_PIXELS
     latents: LatentColumn | None = None
 
     @property
@@ -71,6 +73,7 @@ class Settings:
             "compression": self.format.compression,
             "verify": self.verify,
             "rescale_boxes": self.rescale_boxes,
+            "most_pixels": self.most_pixels,
             "images": str(self.images.absolute()),
             "image_folders": list(self.image_folders) if self.image_folders is not None else None,
         }
@@ -99,6 +102,8 @@ def check_settings(config: ConvertConfig, latents: LatentColumn | None = None) -
         raise UserError(f"convert.verify: {config.verify}: expected one of {', '.join(VERIFY)}")
     if not 0 <= config.holdout < 1:
         raise UserError(f"convert.holdout: {config.holdout}: expected a share from 0 up to, not including, 1")
+    if not 1 <= config.most_pixels <= MOST_PIXELS:
+        raise UserError(f"convert.most_pixels: {config.most_pixels}: expected 1 to {MOST_PIXELS:,}, Pillow's own limit")
     for key in ("workers", "num_samples"):
         value = getattr(config, key)
         if value is not None and value < 1:
@@ -127,6 +132,7 @@ def check_settings(config: ConvertConfig, latents: LatentColumn | None = None) -
         latents=latents,
         verify=config.verify,
         rescale_boxes=config.rescale_boxes,
+        most_pixels=config.most_pixels,
         holdout=config.holdout,
     )
 

@@ -12,7 +12,7 @@ import xxhash
 from theworld.data.entries.check_entry import image_id
 from theworld.data.entries.columns import ANNOTATION_SIZE, Picture
 from theworld.data.entries.frame import OTHER, SAME, SCALED, UNKNOWN, fit, odd_boxes, orientation_of
-from theworld.data.entries.headers import BadImage, check_image
+from theworld.data.entries.headers import MOST_PIXELS, BadImage, check_image
 from theworld.data.entries.images import image_suffix, printable
 from theworld.data.latents.column import LatentColumn
 from theworld.data.shards.mds import ShardFormat, compressor, file_info, stored_info
@@ -42,6 +42,7 @@ class ShardWriter:
         decode: decode every image in full before it is written.
         rescale: take pictures whose annotation is of the same picture in another size.
         latents: makes the column ``world_latents``, if the layout has it.
+        most_pixels: that a picture's header may claim.
     """
 
     images: Path
@@ -51,6 +52,7 @@ class ShardWriter:
     decode: bool
     rescale: bool = True
     latents: LatentColumn | None = None
+    most_pixels: int = MOST_PIXELS
 
     def fragment_path(self, job: ShardJob) -> Path:
         return self.folder / "fragments" / f"{job.name}.json"
@@ -203,7 +205,7 @@ class ShardWriter:
             raise BadImage(CHANGED, path)
         if image_id(printable(os.path.basename(path))) != entry_id:
             raise BadImage("image belongs to another id with the same hash", path)
-        return Picture(data, *check_image(data, image_suffix(path), self.decode))
+        return Picture(data, *check_image(data, image_suffix(path), self.decode, self.most_pixels))
 
 
 GONE = "image went away while converting"
