@@ -86,6 +86,14 @@ def test_what_cannot_be_read_now_is_not_passed_over(tmp_path: Path) -> None:
     assert found.path == newest
 
 
+def test_an_error_at_the_end_of_a_file_is_no_damage(tmp_path: Path) -> None:
+    """There zipfile looks for the directory, and calls whatever happens a bad file."""
+    path = tmp_path / "ep0-ba5-rank0.pt"
+    path.symlink_to("/proc/self/mem")  # whose end nobody may look for
+    with pytest.raises(OSError, match="Invalid argument"):
+        is_whole(path)
+
+
 def test_a_hole_in_the_middle_is_found_without_reading(tmp_path: Path) -> None:
     """The directory at the end is there, but bytes before it are missing."""
     path = write(tmp_path, 5)

@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import signal
+import subprocess
+import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from launching import Run, stop
 
 from tests.helpers.tensorboard import logged
+from tests.slurm.cluster import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
 
@@ -23,6 +30,8 @@ EVENTS = 20
 BATCH = 4
 SAMPLES = 150
 PEAK, FLOOR, WARMUP = 3e-3, 0.1, 4
+
+Card = TypeVar("Card")
 
 
 def test_every_sample_once_through_random_events(many_samples: Path, folder: Path) -> None:
@@ -35,13 +44,19 @@ def test_every_sample_once_through_random_events(many_samples: Path, folder: Pat
             f"global_train_batch_size={BATCH}",
             "save_interval=2ba",
             f"train_loader.expected_samples={SAMPLES}",
+            "train_loader.wait=0",
+            "train_loader.dataset.patience=60",
             "loggers.tensorboard.flush_interval=1",
         ],
     )
     events: list[str] = []
     images, ranks, workers, microbatch = 40, 1, 1, 2
+    ways_to_stop = cards(chance, [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
+    troubles = cards(chance, ["two starts", "outage", "none"])
+    asleep: Start | None = None
+    refused = sleepers = 0
     run.arrive(images)
-    while len(events) < EVENTS:
+    while len(events) < EVENTS or asleep is not None:
         if images < SAMPLES and chance.random() < 0.6:
             images = grow(run, images, chance, events)
         if chance.random() < 0.6:
@@ -53,15 +68,44 @@ def test_every_sample_once_through_random_events(many_samples: Path, folder: Pat
         if chance.random() < 0.3:
             microbatch = 3 - microbatch
             events.append(f"microbatches of {microbatch}")
-        trainer = run.start(ranks, f"train_loader.num_workers={workers}", f"device_train_microbatch_size={microbatch}")
-        goes_on = run.wait_for_batches(trainer, chance.randint(1, 6))
-        assert goes_on, f"the pass ended early after {events}: {run.output}"
+        # Whoever sleeps is taken for a lost node, after which SLURM starts the job again elsewhere.
+        start = begin(run, ranks, workers, microbatch, {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(sleepers)})
+        trouble = next(troubles)
+        if trouble == "two starts":
+            twin = begin(run, ranks, workers, microbatch, {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(sleepers)})
+            start = the_one_that_goes_on(start, twin)
+            refused += 1
+            events.append("two starts at once")
+        if not run.wait_for_batches(start.trainer, chance.randint(1, 6)):
+            assert start.trainer.wait() == 75, start.output
+            events.append("all that was there used up")
+            images = grow(run, images, chance, events)
+        if asleep is not None:
+            os.killpg(asleep.trainer.pid, signal.SIGCONT)
+            assert run.wait(asleep.trainer) == 2, asleep.output
+            assert "a newer start of the run" in asleep.output
+            asleep = None
+            events.append("the one that was asleep woke up and ended")
+        if start.trainer.poll() is not None:
+            assert start.trainer.returncode == 75, start.output
+            continue
+        if trouble == "outage":
+            seconds = chance.randint(1, 5)
+            away = run.mds.rename(folder / "away")
+            time.sleep(seconds)
+            away.rename(run.mds)
+            events.append(f"remote away for {seconds} s")
         if images < SAMPLES and chance.random() < 0.3:
             images = grow(run, images, chance, events, "while training: ")
-        number = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
-        code = stop(trainer, number)
+        number = next(ways_to_stop)
         events.append(number.name)
-        assert number == signal.SIGKILL or code != 0, run.output
+        if number == signal.SIGSTOP:
+            os.killpg(start.trainer.pid, number)
+            asleep = start
+            sleepers += 1
+        else:
+            code = stop(start.trainer, number)
+            assert number == signal.SIGKILL or code != 0, start.output
     run.arrive(SAMPLES)
     assert run.train(2) == 0, run.output
     print(f"seed {seed}: {len(events)} events: {', '.join(events)}")
@@ -70,8 +114,41 @@ def test_every_sample_once_through_random_events(many_samples: Path, folder: Pat
     seen = count_survivors(run.save_folder / "ledger")
     assert {name: count for name, count in seen.items() if count != 1} == {}, "repeated"
     assert set(seen) == set(names)
-    assert len(run.logs) == max(line["launch"] for line in run.lines())
+    assert len(run.logs) - refused == max(line["launch"] for line in run.lines())
     check_learning_rates(logged(run.save_folder, "lr-DecoupledAdamW/group0"))
+
+
+@dataclass
+class Start:
+    """A launch, and where it says what."""
+
+    trainer: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+def begin(run: Run, ranks: int, workers: int, microbatch: int, environment: dict[str, str]) -> Start:
+    settings = (f"train_loader.num_workers={workers}", f"device_train_microbatch_size={microbatch}")
+    trainer = run.start(ranks, *settings, environment=environment)
+    return Start(trainer, run.logs[-1])
+
+
+def the_one_that_goes_on(first: Start, second: Start) -> Start:
+    """Of two starts at once one is refused; the other one."""
+    wait_until(lambda: first.trainer.poll() is not None or second.trainer.poll() is not None, "one has ended")
+    loser, winner = (first, second) if first.trainer.poll() is not None else (second, first)
+    assert loser.trainer.returncode == 2, loser.output
+    assert "is in use by attempt" in loser.output
+    return winner
+
+
+def cards(chance: random.Random, deck: Sequence[Card]) -> Iterator[Card]:
+    """Endless, in random order, each of them once before any comes again."""
+    while True:
+        yield from chance.sample(list(deck), len(deck))
 
 
 def grow(run: Run, images: int, chance: random.Random, events: list[str], when: str = "") -> int:

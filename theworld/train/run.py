@@ -144,7 +144,7 @@ def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence)
         check_room_for_batches([one for one in (data, held_out) if one is not None])
         snapshot = data.dataset.snapshot
         expectation = from_rank_zero(lambda: remember(config, earlier_starts(save_folder), snapshot))
-        announce(data.dataset, expectation.samples(data.dataset.snapshot))
+        announce(data.dataset, from_rank_zero(lambda: expectation.samples(snapshot)))
         needs_vae = any(one is not None and one.dataset.latents is None for one in (data, held_out))
         gpu = smallest_gpu(config)
         if gpu is not None:

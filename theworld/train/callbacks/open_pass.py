@@ -12,7 +12,7 @@ from theworld.checkpoint.saver import WholeCheckpointSaver
 from theworld.data.batches.expectation import Expectation
 from theworld.data.batches.passes import PassDataset
 from theworld.errors import NotNow
-from theworld.ranks import from_rank_zero
+from theworld.ranks import from_rank_zero, raise_together
 from theworld.train.callbacks.preemption import Preemption, Stopped
 
 log = logging.getLogger(__name__)
@@ -112,8 +112,10 @@ class OpenPass(Callback):
             if time.monotonic() - said >= SIGN_OF_LIFE:
                 said = time.monotonic()
                 log.info("waiting for %d more samples since %.0f s", self.missing, said - begun)
-        raise NotNow(
-            f"{self.missing} of {self.missing + self.dataset.snapshot.samples} expected samples are not in "
-            f"{self.dataset.source.origin} yet (train_loader.expected_samples); saved after batch "
-            f"{int(state.timestamp.batch)}, the same command goes on from there"
+        raise_together(
+            NotNow(
+                f"{self.missing} of {self.missing + self.dataset.snapshot.samples} expected samples are not in "
+                f"{self.dataset.source.origin} yet (train_loader.expected_samples); saved after batch "
+                f"{int(state.timestamp.batch)}, the same command goes on from there"
+            )
         )
