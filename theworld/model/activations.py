@@ -1,8 +1,9 @@
 """What the parts of the model keep in memory for the backward pass, measured on tensors that have no data.
 
-A layer of the real shapes runs forward and backward under torch's ``FakeTensorMode``: every allocation is seen and none
-is made, so that the figures are those of the layer's own code and take a fraction of a second on any machine. Attention
-is a CPU's fused one, which keeps what a GPU's memory-efficient one does (queries, keys, values, the mask, the result).
+A layer of the real shapes runs forward and backward under torch's ``FakeTensorMode``: every allocation is recorded and
+none is made, so that the figures are those of the layer's own code and take a fraction of a second on any machine.
+Attention is a CPU's fused one, which keeps what a GPU's memory-efficient one does (queries, keys, values, the mask, the
+result).
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ from theworld.model.world_encoder import WorldEncoder
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes beside weights, gradients and inputs.
+    """Bytes needed besides weights, gradients and inputs.
 
     Attributes:
         kept: by each layer, from its forward pass to its backward pass.
-        passing: at the worst moment beyond what is kept, once for all layers.
+        passing: at the peak, beyond what is kept; counted once for all layers.
     """
 
     kept: int
     passing: int
 
     def of(self, layers: int) -> Footprint:
-        """So many of these layers one after the other."""
+        """The footprint of this many layers in sequence."""
         return Footprint(self.kept * layers, self.passing)
 
 
@@ -111,7 +112,7 @@ def _measure(
 ) -> Footprint:
     """Run two layers forward and, if there is something to differentiate, backward.
 
-    Of two layers the second shows what each further one keeps: its input may be kept, or be of no use any more.
+    The second of two layers shows what every further one keeps: its input may be kept, or no longer needed.
     """
     allocations = _Allocations()
     for layer in layers:
@@ -133,10 +134,10 @@ def _measure(
 
 
 def language_layer(config: TheWorldConfig, samples: int, tokens: int, how: Precision, recompute: bool) -> Footprint:
-    """A decoder layer on (samples, tokens), with its input to be differentiated, as the projector behind it needs."""
+    """A decoder layer on (samples, tokens), whose input needs a gradient, since the projector before it trains."""
     text = copy.deepcopy(config.text_config)
     if text._attn_implementation == "flex_attention":
-        # It keeps the same, and runs nowhere but on a GPU.
+        # It keeps the same tensors, but runs only on a GPU.
         text._attn_implementation = "sdpa"
     with _fake(how):
         layers: list[nn.Module] = [Gemma3DecoderLayer(text, index).to(how.weights) for index in (0, 1)]

@@ -1,7 +1,7 @@
 """Where the base models come from: a folder, ``builtin:tiny``, or the Hugging Face Hub.
 
-Files of the Hub are fetched by huggingface_hub into its cache. It locks each file while it downloads, so that of all
-ranks of a node one fetches it and the others wait for it.
+Files of the Hub are fetched by huggingface_hub into its cache. It locks each file during the download, so that one rank
+of a node fetches it while the others wait.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VAE_FILES = ["vae/config.json", "vae/*.safetensors"]
 """All that is needed of Cosmos: never its transformer, text encoder or safety checker."""
 FINGERPRINT_PARTS = 64
 FINGERPRINT_BYTES = 4096
-"""How many places of a weights file are looked at, and how much there."""
+"""How many places of a weights file are read, and how many bytes at each."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Base:
     folder: Path
 
     def record(self) -> dict[str, str | None]:
-        """Name, revision and fingerprint, for a checkpoint that wants to find these weights again."""
+        """Name, revision and fingerprint, by which a checkpoint finds these weights again."""
         return {"name": self.name, "revision": self.revision, "fingerprint": fingerprint(self.folder)}
 
 
@@ -150,7 +150,7 @@ def check_folder(key: str, folder: Path, weights: bool) -> None:
 
 
 def fingerprint(folder: Path) -> str | None:
-    """Tells weights apart, wherever they lie: a hash of every safetensors file's size, header and parts of its data.
+    """Identifies weights wherever they lie: a hash of each safetensors file's size, header and parts of its data.
 
     Only some hundred kB of each file are read. None if there is no such file.
     """

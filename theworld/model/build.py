@@ -130,7 +130,7 @@ def load_model(
         seed: of the new projector's weights; the same on every rank.
         with_world_encoder: False leaves the VAE's encoder out, for training on latents computed before.
         frozen_dtype: of the parts that do not train; None: ``dtype``.
-        device: that the model goes to; None: it stays on the CPU. With ``frozen_dtype``, weights are cast there. Up to
+        device: where the model goes; None: it stays on the CPU. With ``frozen_dtype``, weights are cast there. Up to
             then they are the mapped files, which all processes of a machine share: eight ranks that each cast a whole
             Gemma 3 4B in their own memory would take 130 GB of it.
 

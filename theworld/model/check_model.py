@@ -1,4 +1,4 @@
-"""What can be said about a model's configuration before torch, transformers or any weight is loaded."""
+"""What can be checked in a model's configuration before torch, transformers or any weight is loaded."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def check_model_config(cfg: ModelConfig) -> None:
 
 
 def check_attention(name: str) -> None:
-    """Refuse an attention that would be another model's.
+    """Refuse an attention implementation that would make this a different model.
 
     Raises:
         UserError: flash attention, or an unknown name.

@@ -13,7 +13,7 @@ START_OF_WORLD = "<start_of_world>"
 END_OF_WORLD = "<end_of_world>"
 WORLD_TOKEN = "<world_soft_token>"
 WORLD_TOKENS = (START_OF_WORLD, END_OF_WORLD, WORLD_TOKEN)
-"""The special tokens that the processor adds behind the tokenizer's own, in this order."""
+"""The special tokens that the processor adds after the tokenizer's own, in this order."""
 
 
 class TheWorldConfig(Gemma3Config):
@@ -21,7 +21,7 @@ class TheWorldConfig(Gemma3Config):
 
     Args:
         enable_world: whether the model has a world path; without it the model is plain Gemma 3.
-        vae: the VAE's own configuration (``latents_mean`` and ``latents_std`` among it).
+        vae: the VAE's own configuration (including ``latents_mean`` and ``latents_std``).
         world_image_size: side in pixels of the square picture that the VAE sees.
         projector_mode: ``spatial``, ``channel`` or ``patch``.
         projector_architecture: ``mlp`` or ``linear``.

@@ -2,9 +2,9 @@
 
 Model FLOPs as PaLM defines them (Chowdhery et al., 2022, appendix B): the matrix products and convolutions that the
 mathematics asks for, two operations for a multiplication and an addition, forward and backward; attention over the
-full square of the sequence; nothing for what is computed again to save memory, which :attr:`Flops.recomputed` has
-apart. Padding is no use and is not counted. A backward pass costs a forward pass for the gradient of the weights, where
-they train, and another for the gradient of the inputs, where something before them trains.
+full square of the sequence; nothing for what is computed again to save memory, which :attr:`Flops.recomputed` counts
+separately. Padding does no useful work and is not counted. A backward pass costs a forward pass for the gradient of the
+weights, where they train, and another for the gradient of the inputs, where something before them trains.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Flops:
         vision: SigLIP and Gemma's projection of its features.
         vae: the encoder of the world.
         projector: world latents to tokens.
-        recomputed: layers done a second time in the backward pass, in no other figure. The head, which is done again
-            for microbatches of more than :data:`~theworld.model.loss.CHUNK_TOKENS` answers, is left out.
+        recomputed: layers computed again in the backward pass; included in no other figure. The head, also
+            computed again for microbatches of more than :data:`~theworld.model.loss.CHUNK_TOKENS` answers, is left out.
     """
 
     language: float
@@ -54,7 +54,7 @@ class Flops:
 
 @dataclass(frozen=True)
 class Work:
-    """What a batch asks for.
+    """The work in a batch.
 
     Attributes:
         lengths: tokens of each sample, padding left out.
@@ -87,7 +87,7 @@ class Work:
 
 
 def trained_parts(model: Any) -> frozenset[str]:
-    """Names of those parts of a ``TheWorldForConditionalGeneration`` of which something trains."""
+    """Names of the parts of a ``TheWorldForConditionalGeneration`` that train, wholly or in part."""
     parts = {**model.freezable_parts(), "world_projector": model.model.world_projector}
     return frozenset(
         name

@@ -1,4 +1,4 @@
-"""Pictures of bytes to the numbers that the model's parts see: on the processor's side and, in training, on the GPU.
+"""From pictures as bytes to the numbers that the model's parts see: in the processor and, in training, on the GPU.
 
 Both sides call the same functions with the same operations in the same order, each of which IEEE 754 rounds alike on
 every device, so that it makes no difference where a picture is normalised.
@@ -23,6 +23,6 @@ def normalize(pixels: Tensor, mean: Sequence[float], std: Sequence[float], resca
 
 def to_unit_range(pixels: Tensor) -> Tensor:
     """The VAE's pixels: uint8 of any shape to float32 in [-1, 1]."""
-    # CUDA multiplies by the reciprocal of a plain number, which rounds otherwise; by a tensor of its own it divides.
+    # CUDA multiplies by the reciprocal of a Python number, which rounds differently; it divides by a tensor.
     half = torch.full((), 127.5, device=pixels.device)
     return pixels.to(torch.float32).div_(half).sub_(1.0)

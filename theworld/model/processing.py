@@ -18,10 +18,10 @@ from theworld.model.pixels import normalize, to_unit_range
 
 
 class TheWorldProcessor(Gemma3Processor):
-    """Gemma 3's processor; with ``enable_world`` each picture also becomes a world sequence behind ``<bos>``.
+    """Gemma 3's processor; with ``enable_world`` each picture also becomes a world sequence after ``<bos>``.
 
     ``<bos><start_of_world><world_soft_token>*N<end_of_world><start_of_turn>user ...``: one world sequence per
-    ``<start_of_image>`` of the text, in the same order, all directly behind ``<bos>`` (or in front, where the text
+    ``<start_of_image>`` of the text, in the same order, all directly after ``<bos>`` (or in front, where the text
     has no ``<bos>`` because the tokenizer puts it there). Without pictures, or without ``enable_world``, it does
     what Gemma 3's processor does.
 
@@ -71,7 +71,7 @@ class TheWorldProcessor(Gemma3Processor):
         return start, end, soft
 
     def insert_world(self, text: str) -> str:
-        """``text`` with a world sequence per ``<start_of_image>`` behind a leading ``<bos>``."""
+        """``text`` with a world sequence per ``<start_of_image>`` after a leading ``<bos>``."""
         worlds = self.world_sequence * text.count(self.boi_token)
         bos = self.tokenizer.bos_token
         return bos + worlds + text.removeprefix(bos) if text.startswith(bos) else worlds + text
@@ -93,7 +93,7 @@ class TheWorldProcessor(Gemma3Processor):
 
         Args:
             images: one or more.
-            world: False leaves the second out, for those who have the latents.
+            world: False omits the second, for callers that have the latents.
 
         Raises:
             ValueError: no image.
@@ -113,7 +113,7 @@ class TheWorldProcessor(Gemma3Processor):
     def preprocess_images(self, images: Sequence[Image.Image], world: bool = True) -> dict[str, Tensor]:
         """What :meth:`resize_images` gives, normalised: float32.
 
-        ``pixel_values`` equal those of ``Gemma3ImageProcessor`` up to float rounding, in less of its time; no
+        ``pixel_values`` equal those of ``Gemma3ImageProcessor`` up to float rounding, in less time; no
         pan-and-scan. ``world_pixel_values`` are in [-1, 1].
 
         Raises:

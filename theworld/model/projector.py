@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from theworld.model.check_model import count_world_tokens
 
 GELU_SECOND_MOMENT = 0.4252
-"""E[gelu(x)^2] for x ~ N(0, 1): what a unit-variance input has left behind the activation."""
+"""E[gelu(x)^2] for x ~ N(0, 1): the power that a unit-variance input has left after the activation."""
 
 
 class WorldProjector(nn.Module):

@@ -1,4 +1,4 @@
-"""Conditions on the values of tensors, which a GPU must not be waited for."""
+"""Conditions on the values of tensors, checked without waiting for the GPU."""
 
 from __future__ import annotations
 

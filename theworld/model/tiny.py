@@ -100,7 +100,7 @@ def _fingerprint() -> str:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether all files are there: cleaners of temporary folders take single old files."""
+    """Whether all files are there: cleaners of temporary folders delete single old files."""
     return all((folder / name).is_file() for name in EXPECTED_FILES)
 
 
@@ -133,7 +133,7 @@ def build_gemma(folder: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = Gemma3ForConditionalGeneration(_gemma_config(tokenizer))
-        # It is zero in a new Gemma 3, and images would be of no consequence.
+        # It is zero in a new Gemma 3, and images would have no effect.
         projection = model.model.multi_modal_projector.mm_input_projection_weight
         torch.nn.init.normal_(projection.data, std=projection.shape[0] ** -0.5)
     assert model.generation_config is not None

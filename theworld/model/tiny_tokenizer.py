@@ -81,7 +81,7 @@ def sentences() -> list[str]:
 
 
 def _skeleton(model: models.BPE) -> Tokenizer:
-    """Gemma's way of reading and writing text around ``model``: spaces kept, digits and newlines alone."""
+    """Gemma's way of reading and writing text around ``model``: spaces are kept, digits and newlines stand alone."""
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Replace(" ", SPACE)  # type: ignore[assignment]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]

@@ -17,7 +17,7 @@ WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All weights of ``model*.safetensors``, those included that share memory with another and were stored once.
+    """All weights of ``model*.safetensors``, including those that share memory with another and were stored once.
 
     Raises:
         UserError: there is no such file, or it is damaged.

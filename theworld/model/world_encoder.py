@@ -65,7 +65,7 @@ class WorldEncoder(nn.Module):
             return (latents - mean) / std
 
     def load_vae(self, vae: nn.Module) -> None:
-        """Take over encoder and ``quant_conv`` of a loaded ``AutoencoderKLWan``; all weights must fit."""
+        """Copy encoder and ``quant_conv`` from a loaded ``AutoencoderKLWan``; all weights must fit."""
         self.vae.load_state_dict(encoder_only(vae).state_dict(), strict=True)
 
 
