@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 Indices = NDArray[np.int64]
 
 SHUFFLE_BLOCK = 4096
-"""Samples that are shuffled among each other within a part: about twenty shards of 200, few enough to be opened
+"""Samples that are shuffled with each other within a part: about twenty shards of 200, few enough to be opened
 before the first batch, enough to break up what a shard has in common."""
 
 
@@ -58,7 +58,7 @@ class Shuffle:
 
 
 def pass_order(stages: Sequence[Stage], shard_sizes: Sequence[int], shuffle: Shuffle) -> Indices:
-    """Sample indices in the order of the pass, each known one exactly once, those that a stage gives again once more.
+    """Sample indices in the order of the pass, each known one exactly once, and once more those that a stage repeats.
 
     Args:
         stages: in order of their positions.
@@ -118,7 +118,7 @@ def shuffle_blocks(samples: Indices, generator: np.random.Generator) -> Indices:
 
 @dataclass(frozen=True)
 class Slot:
-    """A place in a rank's batch: which sample, and whether it only fills the batch up."""
+    """A place in a rank's batch: which sample, and whether it is only padding."""
 
     index: int
     is_padding: bool

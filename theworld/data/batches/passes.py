@@ -182,7 +182,7 @@ class PassDataset(IterableDataset):
             self.latents.open(snapshot, source.remote, local, source.split, source.cache_limit, source.patience)
 
     def close(self) -> None:
-        """Give back the shared memory; nothing can be read until the data set is opened again."""
+        """Release the shared memory; nothing can be read until the data set is opened again."""
         if self._shards is not None:
             release_segments(self._shards)
             self._shards = None
@@ -288,7 +288,7 @@ class PassDataset(IterableDataset):
         return True
 
     def lose(self, end: int) -> None:
-        """The step of the batch that ended at this position was not made. All ranks call it."""
+        """Note that the step of the batch that ended at this position was not taken. All ranks call it."""
         last = max(stage.position for stage in self.stages if stage.position < end)
         first = end - ((end - last - 1) % self.global_batch_size + 1)
         # What was given again already and is lost once more stays lost.

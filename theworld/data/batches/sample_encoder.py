@@ -119,7 +119,7 @@ class SampleEncoder:
         return self(DecodedSample(sample_id, picture, [], [], reason, latent))
 
     def encode_turns(self, turns: list[Turn]) -> tuple[list[int], list[int], int]:
-        """Token ids, labels, and how many turns fit into ``max_seq_len``; what is behind these is not looked at.
+        """Token ids, labels, and how many turns fit into ``max_seq_len``; what comes after these is not looked at.
 
         If not even the first turn fits, the result is its beginning, without labels, and 0 turns.
         """

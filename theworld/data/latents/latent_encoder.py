@@ -1,4 +1,4 @@
-"""MDS sample -> world latent, by the road that training takes without latents."""
+"""MDS sample -> world latent, in the way that training does it without latents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a latent follows from, beside its picture: kept with the latents, compared with the run that uses them."""
+"""What determines a latent besides its picture: kept with the latents, compared with the run that uses them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BYTES_PER_VALUE = 2
 
 @dataclass(frozen=True)
 class LatentRecord:
-    """How latents were made: by which VAE, of pictures of which size, with boxes drawn or not."""
+    """How latents were made: by which VAE, from pictures of which size, with boxes drawn or not."""
 
     vae: str
     """Name of the Cosmos model, as in ``model.cosmos``."""
@@ -30,7 +30,7 @@ class LatentRecord:
     world_image_size: int
     draw_bboxes: bool
     drawing_style: int = 1
-    """:data:`theworld.data.samples.boxes.DRAWING_STYLE`; latents of before it was recorded are of the first."""
+    """:data:`theworld.data.samples.boxes.DRAWING_STYLE`; latents made before it was recorded have the first."""
 
     @classmethod
     def of_vae(cls, vae: Base, world_image_size: int, draw_bboxes: bool) -> LatentRecord:
@@ -99,7 +99,7 @@ def resolve_record(model: ModelConfig, draw_bboxes: bool, weights: bool) -> tupl
     Args:
         model: the section ``model``.
         draw_bboxes: whether pictures have their boxes drawn.
-        weights: have the VAE's weights on this machine; without, only its configuration is fetched.
+        weights: whether the VAE's weights are needed on this machine; if not, only its configuration is fetched.
 
     Raises:
         UserError: the VAE is not there, or the configuration has no world.

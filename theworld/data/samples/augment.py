@@ -13,7 +13,7 @@ Augment = Callable[[DecodedSample], DecodedSample]
 
 
 def sample_seed(seed: int, epoch: int, sample_id: str) -> int:
-    """What the chance in a change of this sample is drawn from, 63 bits.
+    """The random seed with which this sample is changed, 63 bits.
 
     It follows from the run's seed, the pass and the sample alone, so that neither ranks nor workers nor restarts
     change what is drawn.
@@ -28,7 +28,7 @@ def leaves_pixels(function: Augment) -> bool:
 
 
 def augment_sample(sample: DecodedSample, function: Augment, seed: int) -> DecodedSample:
-    """The sample as the function changes it. What may not be trained on before may not be afterwards.
+    """The sample as the function changes it. A sample that must not be trained on stays one.
 
     Args:
         sample: the picture, boxes drawn, and its turns.
@@ -36,8 +36,8 @@ def augment_sample(sample: DecodedSample, function: Augment, seed: int) -> Decod
         seed: the function finds it as ``sample.seed``.
 
     Raises:
-        UserError: the function fails, which would cost sample after sample; or it gives no sample, or another one: each
-            must be trained on exactly once.
+        UserError: the function fails, which would lose sample after sample; or it returns no sample, or another one:
+            each must be trained on exactly once.
     """
     try:
         changed = function(replace(sample, seed=seed))

@@ -11,8 +11,8 @@ from theworld.data.samples.label_places import LabelPlaces, Rectangle
 from theworld.data.samples.regions import Region
 
 DRAWING_STYLE = 2
-"""Version of what boxes and labels look like. Count it up with any change of the pixels: world latents made of pictures
-in another style are not used then."""
+"""Version of what boxes and labels look like. Increment it with any change of the pixels, so that world latents made
+from pictures in another style are not used."""
 COLOURS = (
     "#e6194b",
     "#3cb44b",
@@ -36,7 +36,7 @@ MOST_LABELLED = 0.5
 def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
     """A copy of the picture with every region's box and its label ``Region [g]``.
 
-    Boxes are clamped to the picture, inverted ones are turned round. Labels never overlap one another as long as
+    Boxes are clamped to the picture, inverted ones are put right. Labels never overlap one another as long as
     the picture has room for them; when it has not, the font shrinks first.
 
     Args:
@@ -94,8 +94,8 @@ def place_labels(
 ) -> tuple[int, list[Rectangle]]:
     """A font size and a rectangle for each label.
 
-    Each label takes a free place near its box, rather one that hides no other box; if one finds no place at all, all
-    are placed again in a smaller font.
+    Each label takes a free place near its box, preferably one that hides no other box; if a label finds no place at
+    all, all are placed again in a smaller font.
     In the smallest font, a picture too small for its labels gets them at their boxes' corners, overlapping.
     """
     font_size = max(SMALLEST_FONT, round(max(width, height) / 48))

@@ -17,7 +17,7 @@ from theworld.errors import describe
 
 GREY = (127, 127, 127)
 MOST_GREY = 1024
-"""Pixels a side: a header that lies may have been recorded as the size, and must not take gigabytes."""
+"""Pixels a side: a header's false size may have been recorded, and must not cost gigabytes."""
 MOST_PIXELS = 50_000_000
 """What a header may claim unless the converter has read the same (``convert.most_pixels``)."""
 
@@ -37,21 +37,21 @@ class DecodedSample:
     world_latents: bytes | None = None
     """The picture's world latent, if it was computed before (:mod:`theworld.data.latents`)."""
     seed: int = 0
-    """For a transform: what its chance is drawn from (:func:`~theworld.data.samples.augment.sample_seed`)."""
+    """For a transform: its random seed (:func:`~theworld.data.samples.augment.sample_seed`)."""
 
 
 def decode_sample(sample: Mapping[str, Any], draw_bboxes: bool = True) -> DecodedSample:
-    """Decode the picture, turn region numbering global, draw the boxes.
+    """Decode the picture, make the region numbers global, draw the boxes.
 
     Args:
-        sample: the MDS columns ``id``, ``image``, ``width``, ``height``, ``conversations``, ``bbox`` and, but for data
-            sets of before it was kept, ``annotation_size``: boxes are scaled from that to the picture, and the picture
-            is turned where it was annotated upright and stored turned.
+        sample: the MDS columns ``id``, ``image``, ``width``, ``height``, ``conversations``, ``bbox`` and, except in
+            data sets written before it was kept, ``annotation_size``: boxes are scaled from that to the picture, and
+            the picture is turned where it was annotated upright and stored turned.
         draw_bboxes: draw boxes and labels; the text names regions by their global numbers either way.
 
     Returns:
-        The sample. A picture that cannot be decoded becomes a grey one, with ``no_loss`` set: one bad file must not
-        end a run of days.
+        The sample. A picture that cannot be decoded becomes a grey one, with ``no_loss`` set: one bad file must not end
+        a run that takes days.
     """
     boxes = sample["bbox"]
     turns, problems = read_turns(sample["conversations"], boxes)
@@ -90,7 +90,7 @@ def decode_image(
 ) -> tuple[Image.Image, str | None]:
     """The RGB picture, or a grey one of (width, height) pixels, at most :data:`MOST_GREY` a side, and the reason.
 
-    It is turned as its EXIF says only where its annotation, of (height, width), is of the turned picture.
+    It is rotated as its EXIF says only where its annotation, of (height, width), describes the rotated picture.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:

@@ -43,7 +43,7 @@ class LabelPlaces:
         """Size of a label to places all over the picture (k, 4), and (k,) bool whether each is free."""
 
     def place(self, number: int, size: tuple[int, int]) -> Rectangle | None:
-        """The best place for the label of a box: free, near, and hiding no box if that can be.
+        """The best place for the label of a box: free, near, and hiding no box if possible.
 
         Args:
             number: of the box.
@@ -81,7 +81,7 @@ class LabelPlaces:
         return spots[np.argmax(harmless)] if harmless.any() else None
 
     def take(self, spot: np.ndarray, number: int) -> None:
-        """A label stands here from now on."""
+        """Mark the place as taken by a label."""
         hidden = overlaps(spot[None], self.boxes)[0]
         hidden[number] = 0
         self.hidden += hidden
@@ -111,7 +111,7 @@ class LabelPlaces:
         return spots[np.argsort(distance, kind="stable")]
 
     def grid(self, size: tuple[int, int]) -> np.ndarray:
-        """(k, 4) places for a label half its size apart."""
+        """(k, 4) places for a label, half its size apart."""
         columns = np.arange(0, self.width - size[0] + 1, max(1, size[0] // 2))
         rows = np.arange(0, self.height - size[1] + 1, max(1, size[1] // 2))
         corners = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)

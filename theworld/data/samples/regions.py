@@ -61,8 +61,7 @@ def read_turns(
     Returns:
         The turns, and one line per irregularity: a question without an answer or the reverse, more mentions
         than boxes, an answer that cites a region which its question does not name, an empty text. Such a pair is
-        left out, because it would teach nothing or disagree with the picture; mentions are counted through it all
-        the same.
+        left out, because it would teach nothing or disagree with the picture; its mentions are counted all the same.
     """
     numbers = mention_numbers(boxes)
     turns: list[Turn] = []
