@@ -28,9 +28,9 @@ class ConvertConfig:
     out: str = MISSING
     """Where generations of MDS shards go: a folder, or a URL that Streaming can upload to."""
     num_samples: int | None = None
-    """Stop after that many samples; null: all."""
+    """Stop after this many samples; null: all."""
     workers: int | None = None
-    """Processes that write shards; null: the cores."""
+    """Processes that write shards; null: as many as there are cores."""
     size_limit: int | str = "64mb"
     """Largest size of a shard before compression: bytes, or a string like 64mb."""
     compression: str | None = None
@@ -43,8 +43,8 @@ class ConvertConfig:
     holdout: float = 0.0
     """Share of ids, by a hash of the id, that goes to <out>-eval instead."""
     rescale_boxes: bool = True
-    """Take a picture whose annotation (rle.size) is of the same picture in another size, and scale its boxes when it is
-    decoded; false: reject it."""
+    """Accept a picture that was annotated (rle.size) in another size of the same picture, and scale its boxes when it
+    is decoded; false: reject it."""
     keep_masks: bool = False
     """Whether to keep the COCO run-length masks, about 80 % of the JSON, as a column."""
     world_latents: bool = False
@@ -59,13 +59,13 @@ class DownloadConfig:
     list: str | None = None
     """File of ids, ``train/<id>`` or bare, one a line, # for comments; null: the ids of convert.json."""
     workers: int = 64
-    """Connections at a time."""
+    """Simultaneous connections."""
     retries: int = 8
     """How often an image is tried again in one run, with growing pauses, before it is left to the next run."""
     timeout: float = 30.0
     """Seconds without a byte after which a connection is given up."""
     endpoint: str | None = None
-    """Another S3 that has the bucket, as http(s)://HOST[:PORT]; null: Amazon's in us-east-1."""
+    """Another S3 server that has the bucket, as http(s)://HOST[:PORT]; null: Amazon's in us-east-1."""
     source: str = "images"
     """images: one request each; tar: stream the public tar of each first digit of which more than half is wanted."""
     layout: str = "flat"
@@ -73,7 +73,7 @@ class DownloadConfig:
     to: str = "images"
     """images: files in convert.images; mds: straight on into convert.out, files are removed once they are in shards."""
     spool_limit: int | str = "4gb"
-    """With to: mds, the most bytes of images that wait to be converted."""
+    """With to: mds, how many bytes of images may wait to be converted."""
     most_missing: float = 0.05
     """Largest share of the images asked for that may be missing for good; more refusals are taken for an outage."""
     retry_missing: bool = False
@@ -117,7 +117,7 @@ class ModelConfig:
     cosmos_revision: str | None = None
     """Branch, tag or commit of the Cosmos repo."""
     enable_world: bool = True
-    """Whether world tokens are there at all; false gives plain Gemma 3."""
+    """Whether there are world tokens at all; false gives plain Gemma 3."""
     world_image_size: int = 512
     """Side in pixels of the square picture that the VAE sees."""
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
@@ -146,10 +146,10 @@ class DatasetConfig:
     draw_bboxes: bool = True
     """Draw the regions' boxes and labels into the picture."""
     world_latents: bool | None = None
-    """Train on latents computed before (convert/add_latents.py): true: they must be there; false: never;
+    """Train on precomputed latents (convert/add_latents.py): true: they must be there; false: never;
     null: where every sample has them and the VAE is frozen."""
     max_seq_len: int = 4096
-    """Tokens a sample may have; whole turns beyond it are cut, and counted."""
+    """Most tokens of a sample; whole turns beyond them are cut, and counted."""
     shuffle: bool = True
     """Shuffle the samples of a pass."""
     shuffle_seed: int | None = None
@@ -175,7 +175,7 @@ class LoaderConfig:
     expected_samples: int | str | None = None
     """Samples that a pass will have when the download is complete. The learning-rate schedule runs over them, and a
     pass that has used up what is there waits for the rest. auto: what the JSON names, without what is rejected or
-    missing for good. A number is lessened by what is rejected or missing for good since it was set. null: what is there
+    missing for good. A number is reduced by what is rejected or missing for good since it was set. null: what is there
     is enough; the schedule runs over what was there at the start of the run."""
     wait: float = 600.0
     """Seconds to wait for expected samples when those that are there are used up; then the run, which has saved, leaves
@@ -195,7 +195,7 @@ class HubConfig:
     private: bool = True
     """Whether a repo that is made is private; one that exists stays as it is."""
     every: int = 1
-    """Upload each so many saves; the last one of a run always."""
+    """Upload after every so many saves, and always the last one of a run."""
     wait: float = 1800.0
     """Seconds that the end of training waits for the last upload at the most. When the run is stopped by a signal,
     it is what is left of preemption.grace."""
@@ -208,8 +208,8 @@ class PreemptionConfig:
     signals: list[str] = field(default_factory=lambda: ["SIGTERM", "SIGUSR1"])
     """Signals after which the run saves at the end of the batch and leaves with exit code 85."""
     grace: float | None = None
-    """Seconds that a save may take: so long before the job's time is over the run stops by itself.
-    null: what slurm/train.sbatch found out, else 60."""
+    """Seconds that a save may take: the run stops by itself this long before the job's time is over.
+    null: what slurm/train.sbatch has found, else 60."""
 
 
 @dataclass
@@ -219,7 +219,7 @@ class Config:
     run_name: str = MISSING
     """Names the run in logs and trackers."""
     seed: int = 17
-    """Of weights that are made anew, and of the shuffling unless shuffle_seed says otherwise."""
+    """Seed of newly initialised weights, and of the shuffling unless shuffle_seed is set."""
     download: DownloadConfig = field(default_factory=DownloadConfig)
     convert: ConvertConfig = field(default_factory=ConvertConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
