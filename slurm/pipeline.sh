@@ -13,7 +13,10 @@ minutes=$1; shift
 submit() { sbatch --parsable "$@"; }
 # shellcheck disable=SC2086 # options are words
 download=$(submit ${DOWNLOAD_OPTIONS:-} slurm/download_openimages.sbatch "$@")
-first=$(submit ${CONVERT_OPTIONS:-} --dependency="after:$download+$minutes" slurm/convert.sbatch "$@")
+begun="after:$download"
+[ "$minutes" -eq 0 ] || begun+="+$minutes"   # SLURM refuses +0
+# shellcheck disable=SC2086
+first=$(submit ${CONVERT_OPTIONS:-} --dependency="$begun" slurm/convert.sbatch "$@")
 # From then on every ten minutes (CONVERT_EVERY, in seconds) what has arrived, until the download has finished.
 rest=$(submit ${CONVERT_OPTIONS:-} --dependency="afterok:$first" slurm/convert.sbatch "$@" --watch "${CONVERT_EVERY:-600}")
 train=$(submit ${TRAIN_OPTIONS:-} --dependency="afterok:$first" slurm/train.sbatch "$@")
