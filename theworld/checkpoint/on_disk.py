@@ -17,6 +17,10 @@ log = logging.getLogger(__name__)
 CHECKED_BYTES = 4 << 30
 SMALL_MEMBER = 1 << 20
 ZIP_END = 1 << 16
+PRETRAINED = "pretrained"
+"""Sub-folder of a save folder: the model's configuration and processor as ``save_pretrained`` writes them."""
+PREFIX = "model."
+"""Composer's name for the model inside of its own, in front of the names of weights."""
 NAME = re.compile(r"ep(\d+)-ba(\d+)(-rank0\.pt)?")
 
 

@@ -82,7 +82,9 @@ def identical_share(first: Sequence[Scored], second: Sequence[Scored]) -> float:
 
 def show_pairings(pairings: Sequence[Pairing]) -> str:
     """The comparison as text for a terminal."""
-    rows = [("", "n", "first %", "second %", "difference 95 %", "only first", "only second", "p", "error", "p")]
+    rows: list[tuple[str, ...]] = [
+        ("", "n", "first %", "second %", "difference 95 %", "only first", "only second", "p", "error", "p")
+    ]
     for pair in pairings:
         rows.append(
             (

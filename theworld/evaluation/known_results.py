@@ -11,7 +11,7 @@ from theworld.evaluation.score_table import in_columns
 
 def known_results() -> dict[str, Any]:
     """The file of published results: ``about``, and ``results`` with model, percentages and source."""
-    return json.loads(resources.files(__package__).joinpath("known_results.json").read_text(encoding="utf-8"))
+    return json.loads(resources.files("theworld.evaluation").joinpath("known_results.json").read_text(encoding="utf-8"))
 
 
 def show_known_results() -> str:

@@ -156,7 +156,7 @@ def report(scored: Sequence[Scored]) -> dict[str, Any]:
 def show_table(lines: Sequence[Line]) -> str:
     """The table as text for a terminal."""
     head = ("", "n", "right %", "95 %", "of decided", "blind floor", "undecided", "empty", "error")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for line in lines:
         rows.append(
             (

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from theworld.checkpoint.data_only import load_file, load_folder
-from theworld.checkpoint.on_disk import parse_name
+from theworld.checkpoint.on_disk import PREFIX, PRETRAINED, parse_name
 from theworld.checkpoint.weights import RECORD
 from theworld.errors import UserError
 from theworld.hub.card import write_card
@@ -26,10 +26,6 @@ from theworld.hub.state_codec import NotPlain, encode
 from theworld.model.weight_files import WEIGHTS
 
 VERSION = 1
-PRETRAINED = "pretrained"
-"""Sub-folder of a save folder: the model's configuration and processor as ``save_pretrained`` writes them."""
-PREFIX = "model."
-"""Composer's name for the model inside of its own, in front of the names of weights."""
 SHARD_SIZE = "4GB"
 
 

@@ -15,13 +15,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.format_utils import torch_save_to_dcp
 
-from theworld.checkpoint.on_disk import parse_name
+from theworld.checkpoint.on_disk import PREFIX, parse_name
 from theworld.checkpoint.weights import RECORD
 from theworld.config.hub_url import Place
 from theworld.errors import UserError
 from theworld.files import put_in_place
 from theworld.hub.access import explain, is_unreachable, quiet_client, safe_line
-from theworld.hub.export import PREFIX, VERSION, is_needed
+from theworld.hub.export import VERSION, is_needed
 from theworld.hub.layout import STATE, TENSORS, UNSAFE, describe
 from theworld.hub.plain_state import check_lines, plain_state
 from theworld.hub.state_codec import decode

@@ -63,10 +63,16 @@ def load_on_bases(cls: Any, source: str, config: TheWorldConfig, revision: str |
     Raises:
         UserError: a base is missing or another one, or a weight is missing, unexpected or of another shape.
     """
-    from theworld.model.weight_files import errors_only, read_weights
+    from theworld.model.weight_files import read_weights
+
+    return put_on_bases(cls, read_weights(local_folder(source, revision)), source, config, **settings)
+
+
+def put_on_bases(cls: Any, weights: dict[str, Tensor], source: str, config: TheWorldConfig, **settings: Any) -> Any:
+    """As :func:`load_on_bases`, with the weights that were trained at hand; ``source`` names them in errors."""
+    from theworld.model.weight_files import errors_only
     from theworld.model.world_encoder import attach_world_encoder
 
-    weights = read_weights(local_folder(source, revision))
     gemma, vae = resolve_bases(config)
     config.partial_weights = False
     config.with_world_encoder = False

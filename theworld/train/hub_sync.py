@@ -11,13 +11,12 @@ from typing import Any
 
 from composer.utils import dist
 
-from theworld.checkpoint.on_disk import Checkpoint, newest_whole_checkpoint, parse_name
+from theworld.checkpoint.on_disk import PRETRAINED, Checkpoint, newest_whole_checkpoint, parse_name
 from theworld.config.hub_url import SCHEME, Place
 from theworld.config.schema import Config
 from theworld.errors import UserError
 from theworld.files import put_in_place
 from theworld.hub.access import check_write_access
-from theworld.hub.export import PRETRAINED
 from theworld.hub.resume import fetch_checkpoint, fetch_weights
 from theworld.hub.upload import WORK, Uploader, note_uploaded
 from theworld.model.processing import TheWorldProcessor

@@ -1,0 +1,73 @@
+"""Asked alone or beside others, with whatever cache: the same answer, token for token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from theworld.errors import UserError
+from theworld.inference.answering import Answerer, Asked
+from theworld.inference.load_trained import Trained, load_trained
+
+pytestmark = pytest.mark.slow
+COUNT = 32
+
+
+@pytest.fixture(scope="module")
+def trained(world_run: Path) -> Trained:
+    """Noise on the embedding's rows: a model that answers every question in other words."""
+    found = load_trained(str(world_run))
+    with torch.no_grad():
+        for name, weight in found.model.named_parameters():
+            if "norm" not in name:
+                weight += torch.randn(weight.shape, generator=torch.Generator().manual_seed(5)) * 0.05
+    return found
+
+
+@pytest.fixture(scope="module")
+def asked() -> list[Asked]:
+    """Questions of different lengths about different pictures."""
+    chance = np.random.default_rng(1)
+    found = []
+    for number in range(COUNT):
+        cells = chance.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        words = " and ".join(f"Region [{index}]" for index in range(1 + number % 7))
+        picture = Image.fromarray(cells).resize((96, 64), Image.Resampling.NEAREST)
+        found.append(Asked(picture, f"What is {number} to {words}?"))
+    return found
+
+
+def test_a_batch_answers_as_each_alone(trained: Trained, asked: list[Asked]) -> None:
+    together = Answerer(trained, 16, batch_size=COUNT).answer(asked)
+    alone = Answerer(trained, 16, batch_size=1).answer(asked)
+    assert together == alone
+    lengths = {len(Answerer(trained).prompt_ids(one)) for one in asked}
+    assert len(lengths) > 5
+    assert len(set(alone)) > COUNT / 2, "answers that are all alike would prove nothing"
+
+
+def test_caches_agree(trained: Trained, asked: list[Asked]) -> None:
+    answerer = Answerer(trained, 16)
+    dynamic = answerer.answer_batch(asked[:4], cache_implementation="dynamic")
+    assert answerer.answer_batch(asked[:4], cache_implementation="static", disable_compile=True) == dynamic
+
+
+def test_the_world_can_be_taken_away_and_exchanged(trained: Trained, asked: list[Asked]) -> None:
+    few = asked[:6]
+    on = Answerer(trained, 16).answer(few)
+    off, zero = (Answerer(trained, 16, world=world).answer(few) for world in ("off", "zero"))
+    others = [Asked(one.picture, one.question, two.picture) for one, two in zip(few, few[1:] + few[:1], strict=True)]
+    shuffled = Answerer(trained, 16, world="shuffled").answer(others)
+    assert len({tuple(answers) for answers in (on, off, zero, shuffled)}) == 4
+    # No world tokens at all, not tokens of nothing.
+    start, end, soft = trained.model.config.world_token_ids
+    assert not {start, end, soft} & set(Answerer(trained, world="off").prompt_ids(few[0]))
+
+
+def test_no_world_to_replace_is_bad_input() -> None:
+    with pytest.raises(UserError, match="has no world tokens"):
+        Answerer(load_trained("builtin:tiny"), world="zero")

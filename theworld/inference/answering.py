@@ -1,0 +1,151 @@
+"""Questions about pictures to answers, many at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from theworld.data.batches.sample_encoder import SampleEncoder
+from theworld.data.samples.regions import Turn
+from theworld.errors import UserError
+from theworld.inference.load_trained import Trained
+from theworld.model import TheWorldProcessor
+
+log = logging.getLogger(__name__)
+
+WORLDS = ("on", "off", "zero", "shuffled")
+"""What the model gets for a world: the picture's, no world tokens at all, latents of zeros, or another picture's."""
+LONGEST = 1 << 20
+"""Tokens that a prompt may have; the memory is the limit."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question about a picture that has its boxes drawn already."""
+
+    picture: Image.Image
+    question: str
+    world_picture: Image.Image | None = None
+    """Of which the world tokens are made; None: of the picture."""
+    before: tuple[Turn, ...] = ()
+    """Earlier turns of the same conversation."""
+
+
+class Answerer:
+    """Asks a model, greedily: the same question has the same answer, alone or beside others.
+
+    Args:
+        trained: the model.
+        max_new_tokens: the longest answer.
+        world: one of :data:`WORLDS`; the caller picks the pictures for ``shuffled``.
+        batch_size: the most questions at once; halved where the GPU's memory has no room for them.
+
+    Raises:
+        UserError: the model has no world, but ``world`` is about one.
+    """
+
+    def __init__(self, trained: Trained, max_new_tokens: int = 256, world: str = "on", batch_size: int = 8) -> None:
+        self.trained = trained
+        self.model = trained.model
+        self.max_new_tokens = max_new_tokens
+        self.batch_size = batch_size
+        self.world = world
+        has_world = trained.model.config.enable_world
+        if world in ("zero", "shuffled") and not has_world:
+            raise UserError(f"{trained.name}: has no world tokens, so there is nothing to replace (--world {world})")
+        self.processor = without_world(trained.processor) if world == "off" else trained.processor
+        self.encoder = SampleEncoder(self.processor, LONGEST)
+        self.tokenizer = trained.processor.tokenizer
+
+    def answer(self, asked: Sequence[Asked]) -> list[str]:
+        """Answers in the order of the questions."""
+        answers: list[str] = []
+        while len(answers) < len(asked):
+            batch = asked[len(answers) : len(answers) + self.batch_size]
+            try:
+                answers += self.answer_batch(batch)
+            except torch.cuda.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise UserError("one question alone does not fit into the GPU's memory") from None
+                torch.cuda.empty_cache()
+                self.batch_size = max(1, len(batch) // 2)
+                log.info("the GPU's memory has room for fewer questions at once: %d", self.batch_size)
+        return answers
+
+    @torch.inference_mode()
+    def answer_batch(self, batch: Sequence[Asked], streamer: Any = None, **settings: Any) -> list[str]:
+        """Answers to questions that are asked at once; ``settings`` are ``generate``'s."""
+        inputs = self.encode(batch)
+        given = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
+        dtype = next(self.model.parameters()).dtype
+        if "world_latents" in given:
+            given["world_latents"] = given["world_latents"].to(dtype)
+        settings = {"max_new_tokens": self.max_new_tokens, "do_sample": False, **settings}
+        written = self.model.generate(
+            **given,
+            **settings,
+            streamer=streamer,
+            eos_token_id=self.end_tokens(),
+            pad_token_id=self.tokenizer.pad_token_id,
+            top_p=None,
+            top_k=None,
+        )
+        new = written[:, given["input_ids"].shape[1] :]
+        return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    def end_tokens(self) -> list[int]:
+        """Tokens that end an answer."""
+        settings = self.model.generation_config
+        configured: Any = settings.eos_token_id if settings is not None else None
+        ends = configured if isinstance(configured, list) else [configured]
+        ends.append(self.tokenizer.convert_tokens_to_ids(self.encoder.end_of_turn))
+        return sorted({end for end in ends if end is not None})
+
+    def encode(self, batch: Sequence[Asked]) -> dict[str, Tensor]:
+        """The model's inputs, prompts padded on the left: ``input_ids``, ``attention_mask`` and ``token_type_ids``
+        (B, L), and pixels as bytes."""
+        prompts = [self.prompt_ids(asked) for asked in batch]
+        length = max(map(len, prompts))
+        ids = torch.full((len(batch), length), self.tokenizer.pad_token_id, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, length - len(prompt) :] = torch.tensor(prompt)
+            mask[row, length - len(prompt) :] = 1
+        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": self.processor.token_type_ids(ids)}
+        inputs |= self.processor.resize_images([asked.picture for asked in batch])
+        if "world_pixel_values" in inputs:
+            worlds = [asked.world_picture or asked.picture for asked in batch]
+            inputs["world_pixel_values"] = self.processor.resize_images(worlds)["world_pixel_values"]
+        if self.world == "zero":
+            del inputs["world_pixel_values"]
+            config = self.model.config
+            shape = (len(batch), config.latent_channels, config.latent_side, config.latent_side)
+            inputs["world_latents"] = torch.zeros(shape)
+        return inputs
+
+    def prompt_ids(self, asked: Asked) -> list[int]:
+        """The tokens up to the answer: exactly those of training."""
+        ids: list[int] = []
+        turns = [*asked.before, Turn(asked.question, "")]
+        for place, turn in enumerate(turns):
+            prompt, answer, tail = self.encoder.render(turn, first=place == 0)
+            last = place == len(turns) - 1
+            for piece in (prompt,) if last else (prompt, answer, tail):
+                ids += self.encoder.tokenize(piece, LONGEST)
+        return ids
+
+
+def without_world(processor: TheWorldProcessor) -> TheWorldProcessor:
+    """The same processor, but pictures get no world tokens."""
+    return TheWorldProcessor(
+        processor.image_processor, processor.tokenizer, processor.chat_template, processor.image_seq_length
+    )
+
+
+Progress = Callable[[int, int], None]

@@ -1,0 +1,197 @@
+"""One door for whatever holds a model: a run, an exported folder, a Hub repo, plain Gemma 3."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from theworld.checkpoint.on_disk import PREFIX, PRETRAINED, is_whole, list_checkpoints, newest_whole_checkpoint
+from theworld.config.schema import ModelConfig
+from theworld.errors import UserError, first_line
+from theworld.model.auto import TheWorldConfig, TheWorldForConditionalGeneration, TheWorldProcessor
+from theworld.model.base import BUILTIN_TINY, download, fingerprint
+
+REPO_FILES = [
+    *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
+    *("chat_template.json", "chat_template.jinja", "model*.safetensors", "model.safetensors.index.json"),
+]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that can be asked, in eval mode on its device."""
+
+    model: TheWorldForConditionalGeneration
+    processor: TheWorldProcessor
+    name: str
+    """As the user gave it, with the checkpoint's name if it is a run's."""
+    identity: str
+    """Tells weights apart: the same for the same weights, whatever the folder is called."""
+    draws_boxes: bool = True
+    """Whether it was trained on pictures with boxes in them."""
+
+
+def load_trained(
+    where: str, checkpoint: str | None = None, dtype: torch.dtype | None = None, device: torch.device | None = None
+) -> Trained:
+    """Load a model.
+
+    Args:
+        where: a run's ``save_folder``, a folder that ``from_pretrained`` reads, ``OWNER/NAME[@REVISION]`` on the Hub,
+            or ``builtin:tiny``. A folder or repo may hold TheWorld, whole or only what was trained, or a plain Gemma 3.
+        checkpoint: name or path of a run's checkpoint; None: the newest that is whole.
+        dtype: of the weights; None: bfloat16 on a GPU, float32 elsewhere.
+        device: None: a GPU if there is one.
+
+    Raises:
+        UserError: there is no such model, it is damaged, or it is of another kind.
+    """
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    path = Path(where).expanduser()
+    if path.is_dir() and ((path / PRETRAINED).is_dir() or list_checkpoints(path)):
+        trained = load_run(path, checkpoint, dtype)
+    elif checkpoint is not None:
+        raise UserError(f"{where}: no run's save_folder, so it has no checkpoint {checkpoint}")
+    elif where == BUILTIN_TINY:
+        trained = load_gemma(where, where, dtype)
+    else:
+        trained = load_folder(where, path if path.is_dir() else fetch(where), dtype)
+    return Trained(
+        trained.model.eval().to(device), trained.processor, trained.name, trained.identity, trained.draws_boxes
+    )
+
+
+def fetch(where: str) -> Path:
+    """The local folder of a repo on the Hub."""
+    name, _, revision = where.partition("@")
+    if where.startswith(("/", ".", "~", "builtin:")) or name.count("/") != 1:
+        raise UserError(f"{where}: no such folder, and not a Hub repo of the form OWNER/NAME")
+    return download("model", name, revision or None, REPO_FILES)
+
+
+def load_folder(where: str, folder: Path, dtype: torch.dtype) -> Trained:
+    """A folder that ``from_pretrained`` reads: TheWorld or Gemma 3."""
+    kind = model_type(folder)
+    if kind == "gemma3":
+        return load_gemma(where, str(folder), dtype)
+    if kind != TheWorldConfig.model_type:
+        raise UserError(f"{where}: holds a {kind}; expected TheWorld or a Gemma 3 with vision")
+    try:
+        model = TheWorldForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+        processor = TheWorldProcessor.from_pretrained(folder)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{where}: cannot be loaded: {first_line(error)}") from error
+    assert isinstance(processor, TheWorldProcessor)
+    return Trained(model, processor, where, identity_of(model.config, fingerprint(folder)))
+
+
+def model_type(folder: Path) -> str:
+    """What a folder's ``config.json`` says that it holds.
+
+    Raises:
+        UserError: it has none that can be read.
+    """
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = "a run's save_folder, or a model's folder with a config.json"
+        raise UserError(f"{folder}: expected {what} ({first_line(error)})") from error
+
+
+def load_gemma(where: str, gemma: str, dtype: torch.dtype) -> Trained:
+    """A plain Gemma 3, as TheWorld without a world, which gives the same logits."""
+    from theworld.model.build import load_model, load_processor
+
+    config = ModelConfig(gemma=gemma, enable_world=False)
+    model = load_model(config, dtype)
+    base = model.config.base["gemma"]
+    return Trained(model, load_processor(config), where, identity_of(model.config, base["fingerprint"]))
+
+
+def load_run(save_folder: Path, wanted: str | None, dtype: torch.dtype) -> Trained:
+    """A checkpoint of a run, on its base models."""
+    from theworld.model.on_bases import put_on_bases
+
+    checkpoint = find_checkpoint(save_folder, wanted)
+    pretrained = save_folder / PRETRAINED
+    if not (pretrained / "config.json").is_file():
+        raise UserError(f"{pretrained}: not there; start the run once more, it writes configuration and processor")
+    config = TheWorldConfig.from_pretrained(pretrained)
+    processor = TheWorldProcessor.from_pretrained(pretrained)
+    assert isinstance(config, TheWorldConfig)
+    assert isinstance(processor, TheWorldProcessor)
+    name = f"{save_folder} ({checkpoint.name})"
+    weights = trained_weights(checkpoint)
+    model = put_on_bases(TheWorldForConditionalGeneration, weights, str(checkpoint), config, dtype=dtype)
+    return Trained(model, processor, name, identity_of(config, file_parts(checkpoint)), draws_boxes(save_folder))
+
+
+def find_checkpoint(save_folder: Path, wanted: str | None) -> Path:
+    """The checkpoint asked for, or the newest that is whole.
+
+    Raises:
+        UserError: there is none, or it is not whole.
+    """
+    if wanted is None:
+        newest = newest_whole_checkpoint(save_folder)
+        if newest is None:
+            raise UserError(f"{save_folder}: no whole checkpoint in it")
+        return newest.path
+    for path in (save_folder / wanted, Path(wanted)):
+        if path.exists():
+            if not is_whole(path):
+                raise UserError(f"{path}: not a whole checkpoint")
+            return path
+    there = ", ".join(one.path.name for one in list_checkpoints(save_folder)) or "none"
+    raise UserError(f"{save_folder}: no checkpoint {wanted}; there are: {there}")
+
+
+def trained_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint under the model's own names.
+
+    Raises:
+        UserError: it is no checkpoint of this trainer.
+    """
+    from theworld.checkpoint.data_only import load_file, load_folder
+
+    try:
+        whole = load_folder(checkpoint) if checkpoint.is_dir() else load_file(checkpoint)
+        weights = whole["state"]["model"]
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
+        raise UserError(f"{checkpoint}: not a checkpoint of this trainer ({first_line(error)})") from error
+    return {name.removeprefix(PREFIX): weight for name, weight in weights.items()}
+
+
+def draws_boxes(save_folder: Path) -> bool:
+    """Whether a run's pictures had their boxes drawn; yes if its config.yaml is lost."""
+    from omegaconf import OmegaConf
+
+    path = save_folder / "config.yaml"
+    found = OmegaConf.select(OmegaConf.load(path), "train_loader.dataset.draw_bboxes") if path.is_file() else None
+    return found is None or bool(found)
+
+
+def identity_of(config: TheWorldConfig, weights: str | None) -> str:
+    """A hash of the weights and of what the model is made of."""
+    parts = [weights or "", config.projector_mode, str(config.enable_world), str(config.world_image_size)]
+    return hashlib.sha256(json.dumps([*parts, config.base]).encode()).hexdigest()[:16]
+
+
+def file_parts(path: Path) -> str:
+    """A hash of sizes, beginnings and ends of a checkpoint's files; reading all of them would take minutes."""
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as stream:
+            for part in range(64):
+                stream.seek(size * part // 64)
+                digest.update(stream.read(4096))
+    return digest.hexdigest()
