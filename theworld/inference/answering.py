@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,6 +146,3 @@ def without_world(processor: TheWorldProcessor) -> TheWorldProcessor:
     return TheWorldProcessor(
         processor.image_processor, processor.tokenizer, processor.chat_template, processor.image_seq_length
     )
-
-
-Progress = Callable[[int, int], None]

@@ -64,7 +64,7 @@ def load_trained(
     else:
         trained = load_folder(where, path if path.is_dir() else fetch(where), dtype)
     return Trained(
-        trained.model.eval().to(device), trained.processor, trained.name, trained.identity, trained.draws_boxes
+        trained.model.eval().to(device=device), trained.processor, trained.name, trained.identity, trained.draws_boxes
     )
 
 

@@ -1,0 +1,217 @@
+"""Questions with their pictures: SpatialRGPT-Bench's parquet files, or the held-out share of a data set."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from theworld.data.samples import decode_sample
+from theworld.data.samples.boxes import draw_regions
+from theworld.data.samples.decode import to_rgb
+from theworld.data.samples.regions import Region
+from theworld.errors import UserError, describe, first_line
+from theworld.evaluation.question_kind import category_of
+from theworld.evaluation.questions import Question, is_category
+from theworld.evaluation.score import reference_value
+
+COLUMNS = ("id", "image", "text_q", "conversations", "bbox", "qa_info")
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """A question and its picture, which is decoded when it is needed: all of them would fill the memory."""
+
+    question: Question
+    stored: bytes
+    """The picture's file."""
+    draw: Callable[[], Image.Image]
+    """Makes the picture as the model sees it."""
+
+
+def read_benchmark(where: str, limit: int | None, draw_boxes: bool = True) -> tuple[list[Pictured], str]:
+    """SpatialRGPT-Bench, and a name that tells this data from other data.
+
+    Args:
+        where: a folder with the benchmark's ``*.parquet``, or ``hf://OWNER/NAME``.
+        limit: the first so many questions; None: all.
+        draw_boxes: whether the model was trained on pictures with their boxes in them.
+
+    Raises:
+        UserError: no such files, pyarrow is not installed, or the files are of another layout.
+    """
+    files = parquet_files(where)
+    found: list[Pictured] = []
+    for file in files:
+        for row in rows_of(file):
+            if limit is not None and len(found) >= limit:
+                break
+            found.append(pictured(file, row, draw_boxes))
+    if not found:
+        raise UserError(f"{where}: there is no question in it")
+    return found, data_name(found)
+
+
+def parquet_files(where: str) -> list[Path]:
+    """The parquet files of a folder or of a data set on the Hub."""
+    if where.startswith("hf://"):
+        folder = fetch_data(where.removeprefix("hf://"))
+    else:
+        folder = Path(where).expanduser()
+        if not folder.is_dir():
+            raise UserError(f"--data {where}: no such folder")
+    files = sorted(folder.rglob("*.parquet"))
+    if not files:
+        raise UserError(f"--data {where}: there is no .parquet file in it")
+    return files
+
+
+def fetch_data(repo: str) -> Path:
+    """The local folder of a data set on the Hub."""
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = repo.removeprefix("datasets/").partition("@")
+    try:
+        return Path(
+            snapshot_download(name, repo_type="dataset", revision=revision or None, allow_patterns=["*.parquet"])
+        )
+    except Exception as error:  # the client's many kinds: no such repo, no network, no room
+        raise UserError(f"--data hf://{repo}: {first_line(error)}") from error
+
+
+def rows_of(file: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a parquet file, some at a time.
+
+    Raises:
+        UserError: it cannot be read, or lacks a column.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UserError("the benchmark's files need pyarrow: pip install 'theworld[parquet]'") from error
+    try:
+        opened = parquet.ParquetFile(file)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{file}: cut short or no parquet file ({first_line(error)})") from error
+    missing = sorted(set(COLUMNS) - set(opened.schema_arrow.names))
+    if missing:
+        raise UserError(f"{file}: has no column {missing[0]!r}; expected the layout of SpatialRGPT-Bench")
+    for batch in opened.iter_batches(batch_size=16, columns=list(COLUMNS)):
+        yield from batch.to_pylist()
+
+
+def literal(value: Any) -> Any:
+    """A value that may come as the text of a Python literal or of JSON; never evaluated.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return json.loads(value)
+
+
+def pictured(file: Path, row: dict[str, Any], draw_boxes: bool) -> Pictured:
+    """One row as a question with its picture, boxes numbered as ``text_q`` numbers them.
+
+    Raises:
+        UserError: names the file and the row.
+    """
+    try:
+        answer = next(turn for turn in literal(row["conversations"]) if turn["from"] == "gpt")
+        question = Question(
+            str(row["id"]), str(row["text_q"]), str(answer["value"]), str(literal(row["qa_info"])["category"])
+        )
+        if not is_category(question.category):
+            raise ValueError(f"unknown category {question.category!r}")
+        boxes = [tuple(float(side) for side in box) for box in literal(row["bbox"])]
+        if len(boxes) <= max(question.regions, default=-1):
+            raise ValueError(f"{len(boxes)} boxes for regions {question.regions}")
+        regions = [Region(number, (box[0], box[1], box[2], box[3])) for number, box in enumerate(boxes)]
+        image = row["image"]
+        stored = image["bytes"] if isinstance(image, dict) else image
+        with Image.open(io.BytesIO(stored)) as opened:
+            opened.verify()
+    except (KeyError, TypeError, ValueError, IndexError, StopIteration, OSError) as error:
+        raise UserError(f"{file}, question {row.get('id')!r}: {describe(error)}") from error
+    return Pictured(question, stored, partial(with_boxes, stored, regions if draw_boxes else []))
+
+
+def with_boxes(stored: bytes, regions: list[Region]) -> Image.Image:
+    """The picture in a file with boxes and their numbers drawn into it."""
+    with Image.open(io.BytesIO(stored)) as image:
+        return draw_regions(to_rgb(image), regions)
+
+
+def read_holdout(folder: Path, limit: int | None, draw_boxes: bool = True) -> tuple[list[Pictured], str]:
+    """Questions of the benchmark's kinds in a held-out data set (``convert.holdout``).
+
+    Others (how far from the camera, black and white?) cannot be scored by its rules and are left out.
+
+    Raises:
+        UserError: it is no data set, or has no such question.
+    """
+    from theworld.data.shards.dataset import read_shards
+    from theworld.data.shards.read_shard import OpenShard
+
+    if not (folder / "index.json").is_file():
+        raise UserError(f"--data {folder}: no data set with an index.json in it")
+    found: list[Pictured] = []
+    for entry in read_shards(folder):
+        shard = OpenShard(folder, entry).reader
+        for number in range(len(shard)):
+            found += questions_of(shard[number], draw_boxes)
+    if not found:
+        raise UserError(f"--data {folder}: no question of the benchmark's kinds in it")
+    found = found[:limit]
+    return found, data_name(found)
+
+
+def questions_of(sample: dict[str, Any], draw_boxes: bool) -> list[Pictured]:
+    """The questions of one sample that the benchmark's rules can score."""
+    turns = decode_sample(sample, draw_boxes).turns
+    draw = partial(picture_of, sample, draw_boxes)
+    found = []
+    for place, turn in enumerate(turns):
+        category = category_of(turn.question)
+        if category is not None:
+            question = Question(f"{sample['id']}/{place}", turn.question, turn.answer, category)
+            if is_readable(question):
+                found.append(Pictured(question, sample["image"], draw))
+    return found
+
+
+def picture_of(sample: dict[str, Any], draw_boxes: bool) -> Image.Image:
+    """A sample's picture as in training."""
+    return decode_sample(sample, draw_boxes).image
+
+
+def is_readable(question: Question) -> bool:
+    """Whether the reference says something that the scorer can compare with."""
+    try:
+        reference_value(question)
+    except UserError:
+        return False
+    return True
+
+
+def data_name(found: list[Pictured]) -> str:
+    """A hash of questions, references and pictures."""
+    digest = hashlib.sha256()
+    for one in found:
+        asked = one.question
+        digest.update(json.dumps([asked.id, asked.text, asked.reference, asked.category]).encode())
+        digest.update(hashlib.sha256(one.stored).digest())
+    return digest.hexdigest()[:16]
