@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from theworld.config.schema import ModelConfig, ProjectorConfig
 from theworld.errors import UserError
 from theworld.inference.answering import Answerer, Asked
 from theworld.inference.load_trained import Trained, load_trained
+from theworld.model import load_model, load_processor
 
-pytestmark = pytest.mark.slow
 COUNT = 32
 
 
 @pytest.fixture(scope="module")
-def trained(world_run: Path) -> Trained:
-    """Noise on the embedding's rows: a model that answers every question in other words."""
-    found = load_trained(str(world_run))
+def trained() -> Trained:
+    """The tiny model with noise on its weights, so that it answers every question in other words."""
+    config = ModelConfig(
+        gemma="builtin:tiny",
+        cosmos="builtin:tiny",
+        world_image_size=64,
+        projector=ProjectorConfig(mode="patch", architecture="mlp", patch=4),
+    )
+    model = load_model(config)
+    chance = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for name, weight in found.model.named_parameters():
-            if "norm" not in name:
-                weight += torch.randn(weight.shape, generator=torch.Generator().manual_seed(5)) * 0.05
-    return found
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1 and "vision" not in name:
+                weight += torch.randn(weight.shape, generator=chance) * 0.05
+    return Trained(model.eval(), load_processor(config), "tiny", "tiny")
 
 
 @pytest.fixture(scope="module")

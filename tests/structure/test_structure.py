@@ -28,6 +28,7 @@ FORBIDDEN = {
     "theworld.download": {"theworld.model", "theworld.checkpoint", "theworld.hub", "theworld.train"},
     "theworld.synthetic": {"theworld.data", "theworld.model", "theworld.train", "theworld.hub", "theworld.config"},
     "theworld.train": {"theworld.commands", "theworld.download"},
+    "theworld.inference": {"theworld.train", "theworld.hub", "theworld.download"},
     "theworld.evaluation": {
         *("theworld.data", "theworld.model", "theworld.checkpoint", "theworld.hub", "theworld.train"),
         *("theworld.config", "theworld.download"),

@@ -6,9 +6,9 @@ by rules, without a model as a judge (docs/evaluation.md): per category, qualita
 takes the questions of those kinds in a held-out data set (convert.holdout). Started again, it goes on behind the last
 answer; composer -n RANKS recipes/evaluate.py ... shares the questions among GPUs.
 
-With --questions FILE --answers FILE it only scores what any model has answered; --compare A B takes two files of answers
-and compares them question by question. Both are JSON lines: questions with id, question, ground_truth, qa_category;
-answers with id, prediction. A question without an answer counts as answered with nothing.
+With --questions FILE --answers FILE it only scores what any model has answered; --compare A B takes two files of
+answers and compares them question by question. Both are JSON lines: questions with id, question, ground_truth,
+qa_category; answers with id, prediction. A question without an answer counts as answered with nothing.
 Exit code 0: done; 2: bad input.
 """
 
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
         compare(given)
     else:
         score_file(given)
-    if given.known and cli.is_rank_zero():
+    if given.known and cli.rank() == 0:
         print(f"\n{show_known_results()}")
     return EXIT_DONE
 
@@ -98,7 +98,7 @@ def ask_and_score(given: Namespace) -> None:
         max_new_tokens=given.max_new_tokens,
     )
     scored, folder = evaluate_model(request)
-    if cli.is_rank_zero():
+    if cli.rank() == 0:
         show_scores(scored, given.json)
         write_json(folder / "scores.json", report(scored), indent=1)
         print(f"answers and scores: {folder}")
@@ -140,4 +140,4 @@ def compare(given: Namespace) -> None:
         print(f"{alike:.1f} % of the answers are identical")
 
 
-command = partial(cli.run, main)
+command = partial(cli.run, main, in_ranks=True)

@@ -48,7 +48,7 @@ def evaluate_model(request: Request) -> tuple[list[Scored], Path]:
     Raises:
         UserError: model or data cannot be used, or another process writes the same evaluation.
     """
-    rank, ranks = int(os.environ.get("RANK", "0")), cli.world_size()
+    rank, ranks = cli.rank(), cli.world_size()
     device = own_device()
     trained = load_trained(request.model, request.checkpoint, device=device)
     questions, data = read_questions(request, trained.draws_boxes)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from theworld.checkpoint.on_disk import PREFIX, PRETRAINED, is_whole, list_checkpoints, newest_whole_checkpoint
-from theworld.config.schema import ModelConfig
+from theworld.config.schema import FreezeConfig, ModelConfig
 from theworld.errors import UserError, first_line
 from theworld.model.auto import TheWorldConfig, TheWorldForConditionalGeneration, TheWorldProcessor
 from theworld.model.base import BUILTIN_TINY, download, fingerprint
@@ -63,9 +64,8 @@ def load_trained(
         trained = load_gemma(where, where, dtype)
     else:
         trained = load_folder(where, path if path.is_dir() else fetch(where), dtype)
-    return Trained(
-        trained.model.eval().to(device=device), trained.processor, trained.name, trained.identity, trained.draws_boxes
-    )
+    model: Any = trained.model.eval()
+    return replace(trained, model=model.to(device))
 
 
 def fetch(where: str) -> Path:
@@ -109,7 +109,8 @@ def load_gemma(where: str, gemma: str, dtype: torch.dtype) -> Trained:
     """A plain Gemma 3, as TheWorld without a world, which gives the same logits."""
     from theworld.model.build import load_model, load_processor
 
-    config = ModelConfig(gemma=gemma, enable_world=False)
+    # A model must have something to train, also where nobody does.
+    config = ModelConfig(gemma=gemma, enable_world=False, freeze=FreezeConfig(language=False))
     model = load_model(config, dtype)
     base = model.config.base["gemma"]
     return Trained(model, load_processor(config), where, identity_of(model.config, base["fingerprint"]))

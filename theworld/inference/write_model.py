@@ -76,8 +76,10 @@ def write_whole(trained: Trained, out: Path) -> None:
     config.save_pretrained(out)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(out)
-    # The tied head shares the embedding's memory and is stored once.
-    save_torch_state_dict(model.state_dict(), out, max_shard_size=SHARD_SIZE, metadata={"format": "pt"})
+    weights = model.state_dict()
+    if model.config.get_text_config().tie_word_embeddings:
+        del weights["lm_head.weight"]  # transformers looks for the embedding, and ties the head to it
+    save_torch_state_dict(weights, out, max_shard_size=SHARD_SIZE, metadata={"format": "pt"})
 
 
 def plain_config(config: TheWorldConfig) -> Gemma3Config:

@@ -1,0 +1,174 @@
+"""A model is asked a benchmark: each question once, also when it is stopped and started again on more ranks."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from theworld.commands.evaluate import command
+from theworld.errors import UserError
+from theworld.evaluation.question_kind import category_of
+from theworld.inference.answer_file import derangement
+from theworld.inference.benchmark_data import read_benchmark
+
+COUNT = 7
+SHORT = ("--max-new-tokens", "3", "--batch-size", "2")
+
+
+def row(number: int) -> dict[str, Any]:
+    """As SpatialRGPT-Bench has it, with some columns as texts of Python literals."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), (30 * number, 90, 120)).save(file, "PNG")
+    turns = [
+        {"from": "human", "value": "Is <mask> above <mask>?"},
+        {"from": "gpt", "value": "Yes, Region [0] is above Region [1]."},
+    ]
+    return {
+        "id": f"made_up_{number}",
+        "image": {"bytes": file.getvalue(), "path": None},
+        "image_info": str({"file_path": "a.png", "height": 48, "width": 64}),
+        "text_q": "Is Region [0] above Region [1]?",
+        "conversations": str(turns),
+        "bbox": str([[2.0, 3.0, 20.0, 20.0], [30.0, 20.0, 60.0, 44.0]]),
+        "rle": [],
+        "qa_info": str({"type": "qualitative", "category": "above_predicate"}),
+    }
+
+
+def write_parquet(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    folder.mkdir()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "val-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path) -> Path:
+    return write_parquet(tmp_path / "bench", [row(number) for number in range(COUNT)])
+
+
+def evaluate(benchmark: Path, out: Path, *more: str) -> int:
+    return command(["builtin:tiny", "--data", str(benchmark), "--out", str(out), *SHORT, *more])
+
+
+def lines_in(folder: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for path in folder.glob("answers-rank*.jsonl") for line in path.read_text().splitlines()]
+
+
+def test_every_question_once_and_nothing_is_asked_again(benchmark: Path, tmp_path: Path) -> None:
+    out, figures = tmp_path / "out", tmp_path / "figures.json"
+    assert evaluate(benchmark, out, "--json", str(figures)) == 0
+    (folder,) = out.iterdir()
+    first = lines_in(folder)
+    assert sorted(line["id"] for line in first) == [f"made_up_{number}" for number in range(COUNT)]
+    scores = json.loads(figures.read_text())
+    assert scores["questions"] == COUNT
+    assert scores["blind_floor"] == 100
+    assert json.loads((folder / "scores.json").read_text()) == scores
+    # Stopped in the middle of the fifth line: the others stay, the rest is asked again with the same answers.
+    path = folder / "answers-rank0.jsonl"
+    content = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(content[:4]) + content[4][:9])
+    assert evaluate(benchmark, out) == 0
+    assert path.read_bytes().splitlines(keepends=True)[:4] == content[:4]
+    assert lines_in(folder) == first
+    # An answer that stands is taken as it stands.
+    path.write_bytes(path.read_bytes().replace(json.dumps(first[0]["prediction"]).encode(), b'"Yes."', 1))
+    assert evaluate(benchmark, out) == 0
+    assert lines_in(folder)[0]["prediction"] == "Yes."
+
+
+def test_ranks_share_the_questions(benchmark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launcher's environment without its rendezvous: what each rank writes, and what one process makes of it."""
+    from theworld.inference import evaluate_model
+
+    monkeypatch.setattr(evaluate_model, "wait_for_all", lambda ranks: None)
+    out = tmp_path / "out"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        assert evaluate(benchmark, out) == 0
+    (folder,) = out.iterdir()
+    shares = {path.name: len(path.read_text().splitlines()) for path in folder.glob("*.jsonl")}
+    assert shares == {"answers-rank0.jsonl": 4, "answers-rank1.jsonl": 3}
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert evaluate(benchmark, out) == 0
+    assert len(lines_in(folder)) == COUNT
+
+
+def test_other_settings_are_another_evaluation(benchmark: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert evaluate(benchmark, out, "--limit", "2") == 0
+    assert evaluate(benchmark, out, "--limit", "2", "--world", "off") == 0
+    assert evaluate(benchmark, out, "--limit", "3") == 0
+    assert sorted(len(lines_in(folder)) for folder in out.iterdir()) == [2, 2, 3]
+
+
+def test_boxes_are_drawn_as_the_question_numbers_them(benchmark: Path) -> None:
+    drawn, plain = (read_benchmark(str(benchmark), 1, draws)[0][0] for draws in (True, False))
+    assert drawn.draw().tobytes() != plain.draw().tobytes()
+    assert drawn.draw().getpixel((2, 3)) == (230, 25, 75), "Region [0] has the first colour"
+    assert plain.draw().getpixel((2, 3)) == (0, 90, 120)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": str([[1.0, 2.0, 3.0, 4.0]])}, "1 boxes for regions (0, 1)"),
+        ({"qa_info": str({"category": "loud_predicate"})}, "unknown category 'loud_predicate'"),
+        ({"qa_info": "__import__('os').abort()"}, "made_up_0"),
+        ({"image": {"bytes": b"no picture", "path": None}}, "cannot identify image"),
+    ],
+)
+def test_a_row_of_another_layout_is_one_line(
+    change: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_parquet(tmp_path / "bench", [row(0) | change])
+    assert evaluate(folder, tmp_path / "out") == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_missing_files_and_columns_are_one_line(tmp_path: Path) -> None:
+    lacking = row(0)
+    del lacking["bbox"]
+    with pytest.raises(UserError, match="has no column 'bbox'"):
+        read_benchmark(str(write_parquet(tmp_path / "bench", [lacking])), None)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no \.parquet file"):
+        read_benchmark(str(tmp_path / "empty"), None)
+    (tmp_path / "empty" / "cut.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="cut short or no parquet file"):
+        read_benchmark(str(tmp_path / "empty"), None)
+
+
+def test_the_held_out_share_is_asked_too(mds_sample: Path, tmp_path: Path) -> None:
+    arguments = ["builtin:tiny", "--bench", "holdout", "--data", str(mds_sample), "--limit", "4", *SHORT]
+    assert command([*arguments, "--out", str(tmp_path / "out")]) == 0
+    (folder,) = (tmp_path / "out").iterdir()
+    assert len(lines_in(folder)) == 4
+
+
+def test_every_question_gets_another_ones_picture() -> None:
+    pictures = [b"a", b"a", b"b", b"c", b"c", b"d"]
+    taken = derangement(pictures, 0)
+    assert sorted(taken) == list(range(6))
+    assert all(pictures[own] != pictures[other] for own, other in enumerate(taken))
+    assert derangement(pictures, 0) == taken
+    assert any(derangement(pictures, seed) != taken for seed in range(1, 9))
+    with pytest.raises(UserError, match="over half"):
+        derangement([b"a", b"a", b"b"], 0)
+
+
+def test_categories_are_told_from_the_words() -> None:
+    assert category_of("Is Region [3] taller than Region [5]?") == "tall_predicate"
+    assert category_of("Which of these two is closer to the camera, Region [0] or Region [1]?") == "front_choice"
+    assert category_of("What is the vertical distance between Region [0] and Region [2]?") == "vertical_distance_data"
+    assert category_of("How much wider is Region [0] than Region [1]?") is None
+    assert category_of("How far is Region [0] from the camera?") is None
