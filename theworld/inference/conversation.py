@@ -1,0 +1,111 @@
+"""A picture with boxes, and questions about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from theworld.data.samples.boxes import draw_regions
+from theworld.data.samples.decode import is_outside, to_rgb
+from theworld.data.samples.regions import (
+    CITATION,
+    LONGEST_NUMBER,
+    MENTION,
+    Region,
+    Turn,
+    rewrite_question,
+    unique_regions,
+)
+from theworld.errors import UserError, describe
+from theworld.inference.answering import Answerer, Asked
+
+Box = tuple[float, float, float, float]
+
+
+def parse_box(text: str) -> Box:
+    """``x1,y1,x2,y2`` in pixels of the picture.
+
+    Raises:
+        UserError: it is no box.
+    """
+    try:
+        x1, y1, x2, y2 = (float(side) for side in text.split(","))
+    except ValueError as error:
+        raise UserError(f"--box {text}: expected x1,y1,x2,y2 in pixels") from error
+    return x1, y1, x2, y2
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A picture in RGB, turned as its EXIF says.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return to_rgb(ImageOps.exif_transpose(image))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: cannot be read as a picture ({describe(error)})") from error
+
+
+@dataclass
+class Conversation:
+    """Turns about one picture.
+
+    Args:
+        picture: RGB.
+        boxes: in pixels of it; the same box twice is one region.
+        draws_boxes: whether the model was trained on pictures with their boxes in them.
+    """
+
+    picture: Image.Image
+    boxes: Sequence[Box] = ()
+    draws_boxes: bool = True
+    turns: list[Turn] = field(default_factory=list)
+
+    @property
+    def regions(self) -> list[Region]:
+        """The distinct boxes with their numbers.
+
+        Raises:
+            UserError: one lies outside the picture.
+        """
+        regions = unique_regions(self.boxes)
+        for region in regions:
+            if not all(abs(side) < float("inf") for side in region.box) or is_outside(region, self.picture):
+                box = ",".join(f"{side:g}" for side in region.box)
+                size = f"{self.picture.width} x {self.picture.height}"
+                raise UserError(f"--box {box}: lies outside the picture, which is {size} pixels")
+        return regions
+
+    def seen(self) -> Image.Image:
+        """The picture as the model sees it, by the code that draws in training."""
+        return draw_regions(self.picture, self.regions) if self.draws_boxes else self.picture
+
+    def question(self, text: str) -> str:
+        """A question as in training: each ``<mask>`` in turn is the region of the next box.
+
+        Raises:
+            UserError: it names a region that has no box, or nothing at all.
+        """
+        count, mentions = len(self.regions), len(MENTION.findall(text))
+        if mentions > count:
+            raise UserError(f"the question has {mentions} <mask>, but there are {count} boxes")
+        named = rewrite_question(text, range(mentions))
+        if not named:
+            raise UserError("the question is empty")
+        for number in CITATION.findall(named):
+            if len(number) > LONGEST_NUMBER or int(number) >= count:
+                raise UserError(f"the question names Region [{number[:LONGEST_NUMBER]}], but there are {count} boxes")
+        return named
+
+    def ask(self, answerer: Answerer, text: str, streamer: object = None) -> str:
+        """The answer, which becomes part of the conversation."""
+        question = self.question(text)
+        asked = Asked(self.seen(), question, before=tuple(self.turns))
+        (answer,) = answerer.answer_batch([asked], streamer)
+        self.turns.append(Turn(question, answer))
+        return answer
