@@ -129,7 +129,7 @@ def test_bad_questions_and_arguments_are_one_line(tmp_path: Path, capsys: pytest
         (["--questions", strange, "--answers", given], "unknown category 'loud_predicate'"),
         (["--questions", str(tmp_path / "none"), "--answers", given], "cannot be read"),
         (["--answers", given], "need --questions"),
-        ([], "give --answers FILE or --compare A B"),
+        ([], "give one of RUN_OR_REPO, --answers FILE or --compare A B"),
     ):
         assert command(arguments) == 2
         error = capsys.readouterr().err
