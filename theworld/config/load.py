@@ -6,10 +6,11 @@ Every mistake becomes a :class:`UserError` that names the file and the key.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -99,9 +100,46 @@ def merge_known(config: DictConfig, update: DictConfig, where: str) -> DictConfi
     except ConfigKeyError as error:
         raise UserError(f"{where}: {unknown_key(str(error.full_key))}") from error
     except OmegaConfBaseException as error:
-        raise UserError(f"{where}: {error_key(error)}{with_place(error)}") from error
+        raise UserError(f"{where}: {wrong_shape(error, update) or error_key(error) + with_place(error)}") from error
+    except (TypeError, ValueError) as error:  # which OmegaConf lets through, for a list where keys belong
+        key = next((str(name) for name in update), "")
+        raise UserError(f"{where}: {key}: expected keys with values ({first_line(error)})") from error
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def wrong_shape(error: OmegaConfBaseException, update: DictConfig) -> str | None:
+    """The line for a single value in the place of a section or a list; None if that is not what is wrong."""
+    text = str(error)
+    key = error.full_key or next((str(name) for name in update), "")
+    if "is not a ListConfig" in text:
+        return f"{key}: expected a list: {key}=[ONE,TWO]"
+    found = re.match(r"Merge error: (\w+) is not a subclass of (\w+)\. value: (.*)", text)
+    if found is None:
+        return None
+    section = next((name for name in known_keys() if section_class(name) == found[2] and is_given(update, name)), key)
+    return f"{section}: {found[3]}: is a section with keys of its own: {section}.KEY=VALUE"
+
+
+def section_class(key: str) -> str | None:
+    """Name of the schema's class behind a key; None for a plain value."""
+    schema: Any = Config
+    for name in key.split("."):
+        schema = get_type_hints(schema)[name]
+        schema = next((one for one in (schema, *get_args(schema)) if is_dataclass(one)), None)
+        if schema is None:
+            return None
+    return schema.__name__ if isinstance(schema, type) else None
+
+
+def is_given(update: DictConfig, key: str) -> bool:
+    """Whether a mapping has a value at a dotted key."""
+    inner: Any = update
+    for name in key.split("."):
+        if not isinstance(inner, DictConfig) or name not in inner:
+            return False
+        inner = inner._get_node(name) if name == key.split(".")[-1] else inner[name]
+    return True
 
 
 def unknown_key(key: str) -> str:

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from theworld.config.hub_url import REPO, SCHEME, Place
 from theworld.config.schema import Config, LoaderConfig
 from theworld.errors import UserError
+from theworld.train.check_values import (
+    CONSOLE,
+    check_known,
+    check_optimizer,
+    check_sections,
+    check_signals,
+    check_time,
+)
 
-TIME = re.compile(r"\d+(\.\d+)?(ep|ba|sp|tok|sec|dur)")
 PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")
 FSDP_KEYS = ("fsdp", "tp")
 
 
-def check_time(key: str, value: int | str) -> None:
-    """A Composer time string or a number of epochs."""
-    text = str(value)
-    if not (text.isdigit() or TIME.fullmatch(text)):
-        raise UserError(f"{key}: {value!r} is not a time; write for example 1ep (epochs), 500ba (batches) or 20000sp")
-
-
 def check_positive(values: Mapping[str, float | None], smallest: float = 1) -> None:
     for key, value in values.items():
-        if value is not None and value < smallest:
+        if value is not None and not value >= smallest:
             raise UserError(f"{key}: {value} is too small; the least is {smallest}")
 
 
@@ -54,8 +53,13 @@ def check_training(config: Config, ranks: int, has_gpu: bool | None = None) -> N
         raise UserError("save_num_checkpoints_to_keep: 0 would delete every checkpoint; use 1 or more, or -1 for all")
     check_time("max_duration", config.max_duration)
     check_time("save_interval", config.save_interval)
-    check_time("log_interval", config.log_interval)
+    check_time("log_interval", config.log_interval, CONSOLE)
     check_time("eval_interval", config.eval_interval)
+    check_known("optimizer.name", config.optimizer.get("name", "decoupled_adamw"))
+    check_known("scheduler.name", config.scheduler.get("name", "cosine_with_warmup"))
+    check_sections({"algorithms": config.algorithms, "callbacks": config.callbacks, "loggers": config.loggers})
+    check_optimizer(config.optimizer)
+    check_signals(config.preemption.signals)
     check_batch(config, ranks)
     check_precision(config, has_gpu)
     known = config.save_folder is not None and has_begun(Path(config.save_folder))
