@@ -59,7 +59,7 @@ def test_one_line_that_names_the_key(
 ) -> None:
     settings = [f"train_loader.dataset.remote={mds_sample}", f"save_folder={tmp_path / 'run'}"]
     settings.append(f"train_loader.dataset.local={tmp_path / 'cache'}")
-    code = cli.run(train, [str(ROOT / "yamls" / "smoke.yaml"), *settings, *overrides])
+    code = cli.run(train, [str(ROOT / "yamls" / "smoke.yaml"), *settings, *overrides], in_ranks=True)
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert code == 2
     assert len(errors) == 1
@@ -70,7 +70,9 @@ def test_batch_that_does_not_divide_by_the_ranks(
     mds_sample: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    code = cli.run(train, [str(ROOT / "yamls" / "smoke.yaml"), f"train_loader.dataset.remote={mds_sample}"])
+    code = cli.run(
+        train, [str(ROOT / "yamls" / "smoke.yaml"), f"train_loader.dataset.remote={mds_sample}"], in_ranks=True
+    )
     assert code == 2
     assert "8 does not divide by 3 ranks; use 6 or 9" in capsys.readouterr().err
 
@@ -79,12 +81,12 @@ def test_batch_that_does_not_divide_by_the_ranks(
 def test_yaml_that_is_none(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text(content, encoding="latin-1")
-    assert cli.run(train, [str(path)]) == 2
+    assert cli.run(train, [str(path)], in_ranks=True) == 2
     assert str(path) in capsys.readouterr().err
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(train, ["--help"]) == 0
+    assert cli.run(train, ["--help"], in_ranks=True) == 0
     assert "composer" in capsys.readouterr().out
 
 
@@ -111,7 +113,7 @@ def test_out_of_memory_while_the_trainer_is_built_and_while_it_runs(
         f"code_paths=[{tmp_path / f'full_at_{when}.py'}]",
         f"callbacks={{'full_at_{when}:Full': {{}}}}",
     ]
-    assert cli.run(train, [str(ROOT / "yamls" / "smoke.yaml"), *settings]) == 2
+    assert cli.run(train, [str(ROOT / "yamls" / "smoke.yaml"), *settings], in_ranks=True) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "out of GPU memory: lower device_train_microbatch_size; or set" in errors[0]

@@ -70,6 +70,37 @@ def test_an_odd_value_is_a_value_or_one_line(key: str, value: str, tmp_path: Pat
     assert said is None or said.strip()
 
 
+OF_THE_SEED = [
+    "num_world_steps",
+    "max_world_steps",
+    "max_steps",
+    "save_safetensors",
+    "output_dir",
+    "eval_steps",
+    "eval_batch_size",
+    "do_eval",
+    "eval_dataset_path",
+    "log_to_wandb",
+    "wandb_project",
+    "wandb_run_name",
+    "pin_memory",
+    "persistent_workers",
+    "streaming",
+    "question_template",
+    "hf_token",
+    "hub_strategy",
+    "dataset_name",
+    "learning_rate",
+]
+
+
+@pytest.mark.parametrize("key", OF_THE_SEED)
+def test_a_key_of_the_version_before_is_answered(key: str, tmp_path: Path) -> None:
+    said = answer(f"{key}=1", tmp_path)
+    assert said is not None
+    assert said.startswith(f"command line: unknown key {key}: ")
+
+
 def test_the_names_are_those_of_the_registry() -> None:
     from theworld.train import registry
     from theworld.train.check_values import KNOWN
