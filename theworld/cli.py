@@ -90,12 +90,12 @@ def world_size() -> int:
 def _number_of_ranks(name: str, default: int, least: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isascii() or not text.isdigit() or int(text) < least:
-        raise UserError(f"{name}: {text!r} in the environment is no number of ranks; unset it, or use the launcher")
+        raise UserError(f"{name}: {text!r} in the environment is not a number of ranks; unset it, or use the launcher")
     return int(text)
 
 
 def forget_ranks() -> None:
-    """Commands that do not train are alone, whatever a job script or an earlier launcher has left in the shell."""
+    """Commands that do not train run alone, whatever a job script or an earlier launcher has left in the shell."""
     for name in OF_LAUNCHERS:
         os.environ.pop(name, None)
 
@@ -122,7 +122,7 @@ def say(text: str) -> None:
 
 
 def say_error(text: str, number: int) -> None:
-    """The one line that an error is."""
+    """Print an error as its one line."""
     print(plain(f"error: rank {number}: {text}" if number else f"error: {text}"), file=sys.stderr, flush=True)
 
 

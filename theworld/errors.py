@@ -37,7 +37,7 @@ class NotNow(UserError):
 
 class RunFailed(UserError):
     """The run has ended in a way that is nobody's fault in the code and not in the input either: a process was killed,
-    the loss is no number any more."""
+    the loss is no longer a number."""
 
     exit_code = EXIT_BROKEN_PROMISE
 

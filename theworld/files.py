@@ -26,7 +26,7 @@ def sync_file(file: IO[Any]) -> None:
 
 
 def sync_path(path: Path) -> None:
-    """Bring a file, or a folder's list of names, to the disk, so that it lasts through a power cut."""
+    """Bring a file, or a folder's list of names, to the disk, so that it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -45,7 +45,7 @@ def atomic_write(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
 
     Args:
         path: its final name.
-        sync: flush the content to the disk first; that it has taken the place only lasts through a power cut after
+        sync: flush the content to the disk first; the new name only survives a power cut after
             :func:`sync_folder`. False where a file that is not whole after a power cut is made again.
     """
     temporary = temporary_name(path)

@@ -25,7 +25,7 @@ def patiently(attempt: Callable[[], Found], what: str, patience: float) -> Found
 
     Args:
         attempt: raises :class:`~theworld.errors.NotNow` when it cannot now; any other error is passed on.
-        what: is waited for, for the log.
+        what: what is waited for, as the log names it.
         patience: seconds after which the last error is passed on.
 
     Raises:
@@ -50,10 +50,10 @@ def patiently(attempt: Callable[[], Found], what: str, patience: float) -> Found
 
 @contextmanager
 def said_each_minute(what: str, begun: float) -> Iterator[None]:
-    """Say that it is waited for while an attempt does not come back: a store that takes the question and is silent.
+    """Log the wait while an attempt does not return: a store that accepts the request and stays silent.
 
     Args:
-        what: is waited for.
+        what: what is waited for.
         begun: when the waiting began, by the monotonic clock.
     """
     over = threading.Event()

@@ -38,7 +38,7 @@ class Progress:
         )
 
     def add(self, count: int = 1) -> None:
-        """So many more are done."""
+        """Count this many more as done."""
         self.done += count
         self.bar.update(count)
         self.tick()

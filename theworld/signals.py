@@ -50,7 +50,7 @@ class StopRequest:
             number = getattr(signal, name, None)
             if not isinstance(number, signal.Signals) or number in (signal.SIGKILL, signal.SIGSTOP):
                 raise UserError(
-                    f"preemption.signals: {name!r} is no signal that can be caught; use for example SIGUSR1"
+                    f"preemption.signals: {name!r} is not a signal that can be caught; use SIGUSR1, for example"
                 )
             if number not in self.numbers:
                 self.numbers.append(number)

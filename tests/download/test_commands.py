@@ -90,7 +90,7 @@ def test_moto_s3_with_aws_settings_that_lead_nowhere(tmp_path: Path, moto_endpoi
         ("download.endpoint=localhost:9000", "download.endpoint: localhost:9000: expected http(s)://HOST[:PORT]"),
         ("download.retries=-1", "download.retries: -1: expected 0 or more"),
         ("download.timeout=0", "download.timeout: 0.0: expected seconds"),
-        ("download.spool_limit=much", "download.spool_limit: 'much' is no size"),
+        ("download.spool_limit=much", "download.spool_limit: 'much' is not a size"),
         ("download.list=/does/not/exist", "download.list: /does/not/exist: no such file"),
         ("convert.json=/does/not/exist", "convert.json: /does/not/exist: no such file"),
     ],

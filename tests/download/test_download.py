@@ -69,7 +69,7 @@ def test_a_list_in_the_official_format(place: Place, double: S3Double) -> None:
 @pytest.mark.parametrize("line", ["train/../../etc/passwd", "train/", "a b", "train/" + "0" * 300, "<html>"])
 def test_a_line_that_is_no_id_is_named(place: Place, double: S3Double, line: str) -> None:
     place.list.write_text(f"train/{image_id(0)}\n{line}\n")
-    with pytest.raises(UserError, match=r"list\.txt, line 2: .* is no id"):
+    with pytest.raises(UserError, match=r"list\.txt, line 2: .* is not an id"):
         run(place.settings(list=place.list))
     assert not double.requests
 

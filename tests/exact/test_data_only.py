@@ -71,7 +71,7 @@ def test_what_is_data_is_read(tmp_path: Path, sharded: bool) -> None:
 def test_code_in_a_file_is_refused_by_name_unless_it_is_trusted(tmp_path: Path) -> None:
     path, ran = write(tmp_path, None, sharded=False), tmp_path / "ran"
     torch.save(state_with(Code(ran)), path)
-    with pytest.raises(UserError, match=r"holds \w+\.mkdir, which is no data.*trust_checkpoints=true") as refused:
+    with pytest.raises(UserError, match=r"holds \w+\.mkdir, which is not data.*trust_checkpoints=true") as refused:
         read_saved_weights(str(path))
     assert "\n" not in str(refused.value)
     assert not ran.exists()
@@ -82,7 +82,7 @@ def test_code_in_a_file_is_refused_by_name_unless_it_is_trusted(tmp_path: Path) 
 def test_code_in_the_description_of_a_sharded_checkpoint_is_refused(tmp_path: Path) -> None:
     path, ran = write(tmp_path, None, sharded=True), tmp_path / "ran"
     (path / ".metadata").write_bytes(pickle.dumps(Code(ran)))
-    with pytest.raises(UserError, match="mkdir, which is no data"):
+    with pytest.raises(UserError, match="mkdir, which is not data"):
         read_saved_weights(str(path))
     assert not ran.exists()
 
@@ -98,9 +98,9 @@ def test_code_in_a_value_of_a_sharded_checkpoint_is_refused(tmp_path: Path) -> N
         torch.save(Code(ran), file)
     place.offset, place.length = end, part.stat().st_size - end
     (path / ".metadata").write_bytes(pickle.dumps(metadata))
-    with pytest.raises(UserError, match="mkdir, which is no data"):
+    with pytest.raises(UserError, match="mkdir, which is not data"):
         load_folder(path)
-    with pytest.raises(UserError, match="mkdir, which is no data"):
+    with pytest.raises(UserError, match="mkdir, which is not data"):
         load_as_composer(path)
     assert not ran.exists()
 

@@ -166,7 +166,7 @@ def test_damage_or_silence_never_begins_a_run_anew(
     with pytest.raises(UserError, match="not the file that was uploaded"):
         fetched(client, tmp_path, may_miss=True)
     hub.faults.append(Fault(f"GET /api/models/{REPO}/commits", 503, times=99))
-    with pytest.raises(UserError, match="nothing is begun anew"):
+    with pytest.raises(UserError, match="no new run is begun"):
         fetched(client, tmp_path, may_miss=True)
 
 

@@ -265,5 +265,5 @@ def test_no_data_set_or_no_world_is_one_line(raw_sample: Path, with_latents: Pat
 
 
 def test_bytes_that_are_no_latent_are_refused() -> None:
-    with pytest.raises(ValueError, match="no square latent"):
+    with pytest.raises(ValueError, match="not a square latent"):
         from_bytes(b"\0" * 100)

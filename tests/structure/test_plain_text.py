@@ -101,4 +101,4 @@ def test_a_number_of_ranks_that_is_none_is_one_line(
 ) -> None:
     monkeypatch.setenv(name, value)
     assert cli.run(lambda argv: cli.world_size(), [], in_ranks=True) == 2
-    assert f"error: {name}: {value!r} in the environment is no number of ranks" in capsys.readouterr().err
+    assert f"error: {name}: {value!r} in the environment is not a number of ranks" in capsys.readouterr().err

@@ -79,7 +79,7 @@ def test_own_class_from_a_file_and_from_a_folder(tmp_path: Path, monkeypatch: py
     [
         ({"callbacks": {"no.such.module:Mine": {}}}, "callbacks: no.such.module:Mine: No module named 'no'"),
         ({"callbacks": {"json:Mine": {}}}, "has no attribute 'Mine'"),
-        ({"callbacks": {"json:__doc__": {}}}, "is no class or function"),
+        ({"callbacks": {"json:__doc__": {}}}, "is not a class or function"),
         ({"code_paths": ["nowhere"]}, "code_paths: nowhere: neither a folder nor a Python file"),
         ({"optimizer": {"name": "adamm"}}, "optimizer.name: 'adamm' is not known; did you mean"),
         ({"scheduler": {"name": "cosin"}}, "scheduler.name: 'cosin' is not known; did you mean cosine"),

@@ -204,7 +204,7 @@ def refusals_as_one_line(path: Path | str) -> Iterator[None]:
         if named is None or not isinstance(cause, pickle.UnpicklingError):
             raise
         raise UserError(
-            f"{path}: holds {named[1]}, which is no data: reading it could run code; {KEY}=true reads it all the same, "
+            f"{path}: holds {named[1]}, which is not data: reading it could run code; {KEY}=true reads it anyway, "
             "if you trust all who could write it"
         ) from error
 

@@ -41,7 +41,7 @@ def parse_name(name: str) -> tuple[int, int]:
     """
     match = NAME.fullmatch(name)
     if not match:
-        raise ValueError(f"{name!r} is no checkpoint's name")
+        raise ValueError(f"{name!r} is not a checkpoint's name")
     return int(match.group(1)), int(match.group(2))
 
 

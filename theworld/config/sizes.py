@@ -17,5 +17,5 @@ def parse_bytes(key: str, value: int | str) -> int:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(value).lower())
     if not match or match[2] not in UNITS:
-        raise UserError(f"{key}: {value!r} is no size; give bytes, or a size like 64mb or 200gb")
+        raise UserError(f"{key}: {value!r} is not a size; give bytes, or a size like 64mb or 200gb")
     return int(float(match[1]) * UNITS[match[2]])

@@ -24,11 +24,11 @@ from theworld.download.workers import Workers
 from theworld.errors import UserError
 
 REFUSALS = 200
-"""So many refusals and not one image ever: the address is wrong, not the images missing."""
+"""This many refusals without a single image: the address is wrong, rather than the images missing."""
 FAILURES = 64
-"""So many images given up one after the other: the service is in trouble, and the rest would fail too."""
+"""This many images given up in a row: the service is in trouble, and the rest would fail too."""
 REFUSALS_AT_LEAST = 10
-"""So many images may be missing however few are wanted."""
+"""This many images may be missing, however few are wanted."""
 JUDGED = 1000
 """Refusals that are judged together: those of an outage are not written down."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -276,7 +276,7 @@ class Download:
         )
 
     def _check_progress(self, came: bool) -> None:
-        """End a download in which nothing comes any more, whatever the reason."""
+        """End a download in which nothing arrives any longer, whatever the reason."""
         now = time.monotonic()
         if came or self._stop_asked():
             self.last_outcome = now

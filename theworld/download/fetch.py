@@ -135,7 +135,7 @@ class Fetcher:
                 raise TryAgain("the bytes do not fit the ETag", answered=True, digest=digest)
             # The same bytes twice: this server's ETags are something else than MD5.
             self.server.etags_are_hashes = False
-            log.warning("the ETags of %s are no hashes: lengths and image ends are checked only", self.server.base)
+            log.warning("the ETags of %s are not hashes: only lengths and image ends are checked", self.server.base)
         try:
             check_image(data, ".jpg")
         except BadImage as bad:
@@ -188,7 +188,7 @@ def read_body(response: urllib3.BaseHTTPResponse, timeout: float) -> bytes:
     length = int(stated) if stated.isascii() and stated.isdigit() else 0
     if length > LARGEST:
         response.close()
-        raise Refused(f"{length:,} bytes are no image")
+        raise Refused(f"{length:,} bytes are not an image")
     deadline = time.monotonic() + 2 * timeout + length / SLOWEST
     pieces = []
     got = 0

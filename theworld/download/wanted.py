@@ -162,7 +162,9 @@ def read_list(path: Path) -> Iterator[str]:
                 continue
             match = LIST_LINE.fullmatch(text)
             if not match or len(match["id"]) > LONGEST_ID:
-                raise UserError(f"download.list: {path}, line {number}: {text[:80]!r} is no id; expected train/<id>")
+                raise UserError(
+                    f"download.list: {path}, line {number}: {text[:80]!r} is not an id; expected train/<id>"
+                )
             yield f"{match['split'] or 'train'}/{match['id']}"
 
 

@@ -26,7 +26,7 @@ def wilson(right: int, of: int) -> tuple[float, float]:
 
 
 def bootstrap_mean(values: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of a mean, by drawing the values anew with replacement; the same for the same seed."""
+    """95 % percentile interval of a mean, by resampling the values with replacement; the same for the same seed."""
     if not values:
         return math.nan, math.nan
     drawn = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))

@@ -49,7 +49,7 @@ class Line:
     questions: int
     accuracy: float
     low: float
-    """95 % interval of the accuracy, from drawing the questions anew."""
+    """95 % interval of the accuracy, by resampling the questions."""
     high: float
     of_decided: float | None
     """Accuracy among the decided; None: none is."""

@@ -163,7 +163,7 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def loss_points(state: dict[str, Any]) -> list[tuple[int, float]]:
-    """Batch and loss of the run so far; empty for a run of before the curve was kept."""
+    """Batch and loss of the run so far; empty for a run from before the curve was kept."""
     curve = state.get("callbacks", {}).get("LossCurve", {})
     return [(int(batch), float(loss)) for batch, loss in curve.get("points", [])]
 

@@ -43,7 +43,7 @@ def plain_state(whole: Any) -> dict[str, Any]:
         ValueError, TypeError, KeyError: one of them is of another form.
     """
     if not isinstance(whole, dict) or not isinstance(whole.get("state"), dict):
-        raise TypeError("it is no state")
+        raise TypeError("it is not a state")
     state = {key: value for key, value in whole["state"].items() if key in TAKEN}
     for key, value in state.items():
         if not isinstance(value, TAKEN[key]):

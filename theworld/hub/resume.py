@@ -128,7 +128,7 @@ def commits_of(client: HfApi, place: Place, may_miss: bool) -> list[str]:
             return []
         raise UserError(f"{place}: {explain(error, place.repo)}") from error
     except (requests.RequestException, OSError) as error:
-        hint = "; nothing is begun anew while it may hold a checkpoint" if is_unreachable(error) else ""
+        hint = "; no new run is begun while it may hold a checkpoint" if is_unreachable(error) else ""
         raise UserError(f"{place}: {explain(error, place.repo)}{hint}") from error
     return [commit.commit_id for commit in found[: 1 if place.revision else COMMITS_TRIED]]
 
@@ -184,7 +184,7 @@ def read_description(path: Path) -> dict[str, Any]:
         parse_name(description["checkpoint"])
         for name, expected in description["files"].items():
             if not is_needed(name) or ".." in PurePosixPath(name).parts:
-                raise Damaged(f"{STATE} names {name!r}, which is no part of a checkpoint")
+                raise Damaged(f"{STATE} names {name!r}, which is not part of a checkpoint")
             if not {"bytes", "sha256"} <= expected.keys():
                 raise Damaged(f"{STATE} has no size and hash of {name}")
         if not {"weights", "state"} <= description.keys():

@@ -1,7 +1,7 @@
 """Uploads in the background: one commit a checkpoint, never in training's way.
 
 One thread and a queue of one: while an upload runs, the newest checkpoint waits, and those in between are skipped.
-A fault is tried again with growing pauses and then given up with one line; the next save tries anew, and what the
+A fault is tried again with growing pauses and then given up with one line; the next save tries again, and what the
 Hub has received of a file's content already is not sent again.
 """
 

@@ -67,7 +67,7 @@ class SampleTransform:
 
 @dataclass
 class TrainData:
-    """The loader with what has to be cleaned up behind it."""
+    """The loader with what has to be cleaned up after it."""
 
     spec: DataSpec
     dataset: PassDataset

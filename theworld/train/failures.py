@@ -45,7 +45,7 @@ def judge(save_folder: Path, exit_code: int) -> Verdict:
         exit_code: of the step that trained.
     """
     if exit_code in (EXIT_RUN_AGAIN, EXIT_REQUEUE):
-        return Verdict(True, f"exit code {exit_code} is no crash; starting again")
+        return Verdict(True, f"exit code {exit_code} is not a crash; starting again")
     attempt, batch = last_step(save_folder)
     reason = first_reason(save_folder) or f"exit code {exit_code}"
     clear_reasons(save_folder)

@@ -48,7 +48,7 @@ def killed_for_memory(pids: set[int]) -> bool:
 
 @contextmanager
 def killed_workers_as_one_line() -> Iterator[None]:
-    """Turn the loader's error about a worker that is no more into a line that says what killed it.
+    """Turn the loader's error about a dead worker into a line that says what killed it.
 
     Raises:
         RunFailed: instead of it.

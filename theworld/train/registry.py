@@ -168,7 +168,7 @@ def own_class(section: str, name: str) -> Builder:
             f"{section}: {name}: {first_line(error)}; expected package.module:Class, its file or folder in code_paths"
         ) from error
     if not callable(found):
-        raise UserError(f"{section}: {name}: is no class or function")
+        raise UserError(f"{section}: {name}: is not a class or function")
     return found
 
 

@@ -55,7 +55,7 @@ def check_room_for_batches(loaders: Sequence[TrainData]) -> None:
 
 @contextmanager
 def full_shared_memory_as_one_line() -> Iterator[None]:
-    """Turn the death of a worker that found no more shared memory, since something else took it, into one line.
+    """Turn the death of a worker that found no shared memory left, since something else took it, into one line.
 
     Raises:
         UserError: instead of torch's RuntimeError.

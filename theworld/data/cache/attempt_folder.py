@@ -1,4 +1,4 @@
-"""Names of an attempt's own for the cache of shards, and the removal of those whose attempt is no more."""
+"""Names of an attempt's own for the cache of shards, and the removal of those whose attempt has ended."""
 
 from __future__ import annotations
 

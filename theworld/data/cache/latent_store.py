@@ -31,12 +31,12 @@ class LatentWish:
 
 
 def latent_wish(model: ModelConfig, dataset: DatasetConfig, pixels_change: bool = False) -> LatentWish | None:
-    """The latents that would do for this model on this data; None if it cannot use any.
+    """The latents that would suit this model on this data; None if it cannot use any.
 
     Args:
         model: the section ``model``.
         dataset: the section ``train_loader.dataset`` or ``eval_loader.dataset``.
-        pixels_change: whether a transform changes pictures, which latents of before do not show.
+        pixels_change: whether a transform changes pictures, which precomputed latents do not show.
 
     Raises:
         UserError: they are asked for, but the VAE trains, there is no world, or pictures change.
@@ -81,7 +81,7 @@ def find_latents(wish: LatentWish | None, snapshot: Snapshot) -> WorldLatents | 
     if difference is not None:
         raise UserError(
             f"{difference} ({snapshot.source}); set train_loader.dataset.world_latents=false to compute them while "
-            "training, or make them anew with convert/add_latents.py"
+            "training, or recompute them with convert/add_latents.py"
         )
     missing = len(snapshot.generations) - len(found.covered(snapshot).generations)
     if missing:
@@ -152,7 +152,7 @@ class WorldLatents:
         limit: int | None,
         patience: float,
     ) -> None:
-        """Get ready to read the latents of ``snapshot``.
+        """Prepare to read the latents of ``snapshot``.
 
         Args:
             snapshot: of the samples; all of it is covered.

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from theworld.errors import NotNow
 
 LONGER = 60.0
-"""Seconds beyond its patience that a fetch which does not return at all is waited for."""
+"""Seconds beyond its patience for which a fetch that does not return at all is waited for."""
 
 
 class ShardLookahead:
@@ -42,7 +42,7 @@ class ShardLookahead:
         """Return when the shard is there; raise what its fetch ran into.
 
         Raises:
-            NotNow: it has not returned at all: a store that takes the question and is silent.
+            NotNow: it has not returned at all: a store that accepts the request and stays silent.
         """
         fetch, begun = self.fetched[shard], time.monotonic()
         if not wait([fetch], timeout=self.patience + LONGER).done:

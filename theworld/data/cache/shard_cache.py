@@ -45,12 +45,12 @@ log = logging.getLogger(__name__)
 FETCH_ATTEMPTS = 4
 """On a disk that is full."""
 SILENT_AFTER = 60.0
-"""Seconds after which a store that does not say anything is asked again."""
+"""Seconds after which a store that stays silent is asked again."""
 NO_SPACE = 28
 
 
 def default_cache_folder(remote: str) -> Path:
-    """A folder under ``$TMPDIR`` that follows from the data alone, so that ranks and later runs share it."""
+    """A folder under ``$TMPDIR`` whose name follows from the data alone, so that ranks and later runs share it."""
     where = remote if "://" in remote else os.path.abspath(remote)
     name = f"theworld-cache-{hashlib.sha256(where.encode()).hexdigest()[:16]}"
     if not os.environ.get("TMPDIR"):
@@ -251,5 +251,5 @@ class SnapshotStream(Stream):
 
 
 def usable_hash(file: FileInfo) -> str | None:
-    """An algorithm that the index has a hash of the file by and that Streaming can compute; None: there is none."""
+    """An algorithm of which the index has a hash of the file and which Streaming can compute; None: there is none."""
     return next((name for name in file.hashes if is_hash(name)), None)

@@ -4,7 +4,7 @@ Streaming keeps small segments under ``/dev/shm`` whose names begin with the fir
 that number and takes it in two steps, so that two jobs which start at the same moment may take the same one, and
 after ``kill -9`` the segments stay. Here the user's jobs on a node open one after the other, and each writes down
 which segments are its own, by inode, in a file that it keeps locked as long as it lives: what an unlocked file names
-belongs to nobody any more, and is removed. Nothing else is touched.
+no longer belongs to anybody, and is removed. Nothing else is touched.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 SEGMENTS = Path("/dev/shm")
 LOCK_SECONDS = 20.0
 """How long to wait for another job's opening, which takes a moment. Two jobs that share several nodes could each hold
-one and wait for the other; then both go on, and only the protection against the same moment is lost."""
+one and wait for the other; then both go on, and only the protection against simultaneous openings is lost."""
 
 _own_record: int | None = None
 """Descriptor of this process's record. Forked workers inherit it, so that the lock lasts as long as any of them."""

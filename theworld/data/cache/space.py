@@ -1,4 +1,4 @@
-"""How much of a disk the cache of shards may use, and which shards go when there is no more."""
+"""How much of a disk the cache of shards may use, and which shards go when it is full."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def names_in(function: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def segments_number(shards: StreamingDataset) -> int:
-    """The number that the names of the data set's segments begin with; Streaming tells it nowhere else."""
+    """The number with which the names of the data set's segments begin; Streaming exposes it nowhere else."""
     return shards._shm_prefix_int
 
 
@@ -93,8 +93,8 @@ def attachments() -> Iterator[list[SharedMemory]]:
     """The segments that Streaming attaches to while this is open, its own and those that it only looks into.
 
     To find the first free number it attaches to the segments of every data set on the node and lets go of none
-    before the process ends: a few dozen open files for each opening beside other jobs. It has no hook for them, so
-    that the name which its search uses is replaced for the time of the opening.
+    before the process ends: a few dozen open files for each opening beside other jobs. It has no hook for them, so the
+    name that its search uses is replaced while the data set is opened.
     """
     found: list[SharedMemory] = []
 
@@ -128,7 +128,7 @@ def let_go(memory: SharedMemory) -> None:
 
 
 def release_segments(shards: StreamingDataset) -> None:
-    """Let go of the segments of a data set that is done with.
+    """Let go of the segments of a data set that is no longer used.
 
     Streaming gives them back only when the process ends, and a run that takes up growth again and again would fill its
     table of open files.

@@ -29,7 +29,7 @@ WHITE_SPACE = " \t\r\n"
 OBJECT_START = re.compile(r'\{\s*"')
 FILENAME = re.compile(r'"filename"\s*:\s*"([^"\\]*)"')
 LITERAL = 16
-"""Characters before the window's end in which an error may come from a literal that goes on behind it."""
+"""Characters before the window's end in which an error may come from a literal that continues after it."""
 NESTED = 900
 """Levels that an object has for certain which Python's parser finds nested too deeply."""
 
@@ -228,7 +228,7 @@ class Reader:
                     continue
                 yield from self._skip("entry is not JSON", error.msg, error)
                 return
-            # A number at the window's end may go on behind it.
+            # A number at the window's end may continue after it.
             if end == len(self.window) and isinstance(value, (int, float)) and self._read_more():
                 continue
             self.place = end

@@ -39,7 +39,7 @@ def from_bytes(data: bytes) -> Tensor:
     values = torch.frombuffer(bytearray(data), dtype=torch.bfloat16)
     side = round((len(values) / VAE_CHANNELS) ** 0.5)
     if side * side * VAE_CHANNELS != len(values):
-        raise ValueError(f"world latent: {len(data)} bytes are no square latent of {VAE_CHANNELS} channels")
+        raise ValueError(f"world latent: {len(data)} bytes are not a square latent of {VAE_CHANNELS} channels")
     return values.view(1, VAE_CHANNELS, side, side)
 
 

@@ -125,7 +125,7 @@ def check_record(store: Path, record: LatentRecord) -> None:
         return
     difference = LatentRecord.read(str(store), content).difference(record)
     if difference is not None:
-        raise UserError(f"{difference}, in {store}; keep that, or remove the folder to make them anew")
+        raise UserError(f"{difference}, in {store}; keep that, or remove the folder to recompute them")
 
 
 def check_ids(generation: Path, latents: Path) -> None:
@@ -188,7 +188,7 @@ def write_generation(generation: Path, working: Path, maker: Maker) -> list[dict
     shards = read_shards(generation)
     begun = working / IDS
     if begun.exists() and not same_ids(begun, generation):
-        logger.warning("%s was begun with other samples: dropped and begun anew", working)
+        logger.warning("%s was begun with other samples: dropped and begun again", working)
         shutil.rmtree(working)
         (working / FRAGMENTS).mkdir(parents=True)
     with atomic_write(begun) as file:

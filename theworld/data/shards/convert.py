@@ -193,7 +193,7 @@ class Conversion:
             logger.info("going on with %s, which an earlier run began", pending.snapshot["targets"][TRAIN])
             return pending
         keys = ", ".join(f"convert.{key}" for key in changed)
-        logger.warning("an unfinished generation was begun with other %s: it is dropped and planned anew", keys)
+        logger.warning("an unfinished generation was begun with other %s: it is dropped and planned again", keys)
         pending.discard()
         return None
 

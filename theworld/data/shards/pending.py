@@ -1,4 +1,4 @@
-"""A generation that is being written: begun, gone on with after a kill, published."""
+"""A generation that is being written: begun, resumed after a kill, published."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Pending:
         )
 
     def discard(self) -> None:
-        """Drop it with its shards; renamed first, so that a kill does not leave a half of it to be found."""
+        """Drop it with its shards; renamed first, so that a kill does not leave half of it to be found."""
         done = self.folder.with_name(f"done-{self.folder.name}")
         os.replace(self.folder, done)
         shutil.rmtree(done)

@@ -212,7 +212,7 @@ GONE = "image went away while converting"
 CHANGED = "image changed while converting"
 UNREADABLE = "image cannot be read"
 PASSING = (GONE, CHANGED, UNREADABLE)
-"""Reasons that say nothing against the image: it may well be written yet."""
+"""Reasons that say nothing against the image: it may still be written later."""
 
 
 def read_record(records: BinaryIO, offset: int, length: int) -> bytes:

@@ -17,7 +17,7 @@ class RandomState(Callback):
     """Restores the generators before the first batch after a resume in the middle of a pass.
 
     Composer (0.32) restores them at the start of an epoch, or when it skips batches itself; a data set that keeps its
-    own place is neither, so that dropout and the like would begin anew.
+    own place is neither, so that dropout and the like would start over.
 
     Args:
         saved: the generators' states of each rank, as in the checkpoint.
