@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.download.s3_double import Fault, S3Double
 from tests.slurm.cluster import NEEDS_SLURM, Cluster, running_cluster, wait_until
 
@@ -78,6 +79,53 @@ def test_conversion_job_warned_before_its_time_limit_is_requeued_and_goes_on(
     log = (checkout / "logs" / f"theworld-convert-{job}.out").read_text()
     assert cluster.job(job)["JobState"] == "COMPLETED", log
     assert json.loads(manifest.read_text())["samples"] == len(images)
+
+
+def test_training_faster_than_the_download_goes_on_to_the_true_end(
+    cluster: Cluster, checkout: Path, raw_sample: Path
+) -> None:
+    """Eight images are there; the others come too slowly. The trainer has used up what is there, leaves with exit code
+    75, and is started again after a pause, until all has come."""
+    images = {path.name: path.read_bytes() for path in sorted((raw_sample / "images").iterdir())}
+    folder, mds, run = checkout / "images", checkout / "mds", checkout / "run"
+    folder.mkdir()
+    for name in list(images)[:8]:
+        (folder / name).write_bytes(images[name])
+    with S3Double({f"train/{name}": content for name, content in images.items()}, rate=200) as double:
+        settings = [
+            f"convert.json={raw_sample / 'openspatial.json'}",
+            f"convert.images={folder}",
+            f"convert.out={mds}",
+            f"save_folder={run}",
+            f"download.endpoint={double.endpoint}",
+            "download.workers=2",
+            "global_train_batch_size=4",
+            "train_loader.expected_samples=auto",
+            "train_loader.wait=0",
+        ]
+        environment = {**cluster.environment, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        environment |= {"CONVERT_EVERY": "1", "REQUEUE_PAUSE": "7", "TRAIN_OPTIONS": "--ntasks-per-node=1"}
+        command = ["slurm/pipeline.sh", "0", "yamls/smoke.yaml", *settings]
+        done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=True)
+        jobs = re.findall(r"\d+", done.stdout)
+        train = jobs[-1]
+        log = checkout / "logs" / f"theworld-{train}.out"
+        wait_until(lambda: cluster.job(train)["Restarts"] == "1", "the trainer was requeued")
+        assert len(list(folder.glob("*.jpg"))) < len(images)
+        double.rate = None
+        for job in jobs:
+            cluster.wait_for_state(job, "COMPLETED", "FAILED")
+            assert cluster.job(job)["JobState"] == "COMPLETED", log.read_text()
+    text = log.read_text()
+    assert "expected samples are not in" in text
+    assert "requeued, to start in 7 s" in text
+    assert not (run / "failures.jsonl").exists()
+    audit = [sys.executable, "recipes/audit.py", str(run), str(mds), "--json", str(checkout / "audit.json")]
+    subprocess.run(audit, cwd=ROOT, check=True, capture_output=True)
+    verdict = json.loads((checkout / "audit.json").read_text())
+    assert verdict["complete"] == verdict["complete_json"] == verdict["at_most_once"] == "yes"
+    assert verdict["seen_once"] == len(images)
+    assert seconds_of_pause(text, train) >= 7
 
 
 def test_what_is_not_complete_is_started_again_after_a_pause(
