@@ -264,6 +264,9 @@ class Config:
     log_interval: str = "10ba"
     """How often plain lines are printed when there is no bar."""
 
+    most_lost_steps: int | None = 3
+    """Steps in a row whose gradient is not finite, each left out, after which the run ends with exit code 1; null: it
+    goes on. Not with amp_fp16, whose scaler begins with some."""
     save_folder: str | None = None
     """Checkpoints, config.yaml, ledger and TensorBoard logs of this run."""
     save_interval: int | str = "1ep"

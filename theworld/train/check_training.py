@@ -55,6 +55,7 @@ def check_training(config: Config, ranks: int, has_gpu: bool | None = None) -> N
     check_time("save_interval", config.save_interval)
     check_time("log_interval", config.log_interval, CONSOLE)
     check_time("eval_interval", config.eval_interval)
+    check_positive({"most_lost_steps": config.most_lost_steps})
     check_known("optimizer.name", config.optimizer.get("name", "decoupled_adamw"))
     check_known("scheduler.name", config.scheduler.get("name", "cosine_with_warmup"))
     check_sections({"algorithms": config.algorithms, "callbacks": config.callbacks, "loggers": config.loggers})

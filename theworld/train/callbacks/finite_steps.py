@@ -9,6 +9,8 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from composer.utils import dist
 
+from theworld.errors import RunFailed
+
 log = logging.getLogger(__name__)
 
 METRIC = "data/lost_steps"
@@ -20,12 +22,17 @@ class FiniteSteps(Callback):
     With a gradient scaler (amp_fp16) the scaler itself leaves such a step out and lowers its scale, which is how it is
     known here.
 
+    Args:
+        most_in_a_row: so many lost one after the other end the run; None: it goes on.
+
     Attributes:
         lost_steps: since this start of the run.
         step_was_lost: whether the batch that has just ended was not trained on; the same on all ranks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_in_a_row: int | None = None) -> None:
+        self.most_in_a_row = most_in_a_row
+        self.in_a_row = 0
         self.step_was_lost = False
         self.lost_steps = 0
         self.scale: float | None = None
@@ -47,13 +54,24 @@ class FiniteSteps(Callback):
     def batch_end(self, state: State, logger: Logger) -> None:
         if self.scale is not None and state.scaler is not None:
             self.step_was_lost = bool(self.any_rank(state, state.scaler.get_scale() < self.scale))
+        self.in_a_row = self.in_a_row + 1 if self.step_was_lost else 0
         if self.step_was_lost:
             self.lost_steps += 1
             log.warning(
-                "batch %d: the gradient is not finite, the step is not made and its samples are not trained on",
+                "batch %d: the gradient is not finite, the step is not made and its samples are not trained on: %s",
                 int(state.timestamp.batch),
+                " ".join(state.batch["sample_ids"]),
             )
         logger.log_metrics({METRIC: self.lost_steps})
+        if self.in_a_row == self.most_in_a_row:
+            # Raised by all ranks, before any save of this batch and before anything goes to the Hub.
+            failed = RunFailed(
+                f"the gradient was not finite {self.in_a_row} times in a row, the last time in batch "
+                f"{int(state.timestamp.batch)}; the checkpoints before are whole: lower optimizer.lr, set "
+                "algorithms.gradient_clipping, or look at the samples that the log names (most_lost_steps: null goes on)"
+            )
+            failed.on_all_ranks = True
+            raise failed
 
     def any_rank(self, state: State, wish: bool) -> int:
         found = state.device.tensor_to_device(torch.tensor([int(wish)], dtype=torch.int32))
