@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from theworld.checkpoint.beside_weights import read_nesting, take_nesting, trim
+from theworld.checkpoint.data_only import load_folder
 from theworld.checkpoint.random_states import pack_random_states, unpack_random_states
 
 GENERATIONS = [{"name": f"gen-{number:05}", "samples": 100} for number in range(3)]
@@ -102,6 +103,8 @@ def test_random_states_are_one_entry_and_come_back(tmp_path: Path, ranks: int, p
         assert all(np.array_equal(*pair) for pair in zip(back["numpy"], then["numpy"], strict=True))
         assert torch.equal(back["torch"], then["torch"])
         assert torch.equal(back["cuda"], then["cuda"])
+    whole = load_folder(tmp_path)["rng"]  # as an upload reads it
+    assert [states["python"] for states in whole] == [states["python"] for states in saved]
     assert "rng" not in read_back(tmp_path, {"state": {"model": {"weight": torch.zeros(3)}}})  # weights only
 
 

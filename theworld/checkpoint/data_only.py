@@ -33,6 +33,7 @@ from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 from torch.torch_version import TorchVersion
 
+from theworld.checkpoint.random_states import unpack_random_states
 from theworld.errors import UserError, describe
 
 KEY = "trust_checkpoints"
@@ -140,7 +141,7 @@ def load_file(path: Path, trust: bool = False) -> dict[str, Any]:
 
 
 def load_folder(path: Path) -> dict[str, Any]:
-    """Composer's state from a sharded checkpoint, all in memory.
+    """Composer's state from a sharded checkpoint, all in memory; random states as Composer has them.
 
     Raises:
         UserError: it names something that is no data.
@@ -148,6 +149,8 @@ def load_folder(path: Path) -> dict[str, Any]:
     state: dict[str, Any] = {}
     with refusals_as_one_line(path):
         _load_state_dict(state, storage_reader=DataReader(path), planner=WholeDataPlanner(), no_dist=True)
+    if isinstance(state.get("rng"), torch.Tensor):
+        state["rng"] = unpack_random_states(state["rng"])
     return state
 
 
