@@ -68,7 +68,7 @@ class FiniteSteps(Callback):
             failed = RunFailed(
                 f"the gradient was not finite {self.in_a_row} times in a row, the last time in batch "
                 f"{int(state.timestamp.batch)}; the checkpoints before are whole: lower optimizer.lr, set "
-                "algorithms.gradient_clipping, or look at the samples that the log names (most_lost_steps: null goes on)"
+                "algorithms.gradient_clipping, or see the samples that the log names (most_lost_steps=null goes on)"
             )
             failed.on_all_ranks = True
             raise failed
