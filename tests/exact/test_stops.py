@@ -140,7 +140,7 @@ def test_a_second_pass_has_everything_once_again_with_what_came_meanwhile(many_s
     assert by_pass[0][:22] != by_pass[1][:22], "another order"
 
 
-def test_the_schedule_runs_over_what_was_there_at_the_start_and_does_not_move(many_samples: Path, folder: Path) -> None:
+def test_the_schedule_runs_over_the_samples_that_the_pass_is_now_to_have(many_samples: Path, folder: Path) -> None:
     run = Run(many_samples, folder, [*SETTINGS, "scheduler.t_warmup=1ba"])
     run.arrive(16)
     trainer = run.start(1)
@@ -151,7 +151,11 @@ def test_the_schedule_runs_over_what_was_there_at_the_start_and_does_not_move(ma
     assert run.train(1) == 0, run.output
     rates = logged(run.save_folder, "lr-DecoupledAdamW/group0")
     assert sorted(rates) == [1, 2, 3, 4, 5, 6, 7]
+    assert "runs over 28 samples of the pass, before over 16; " in run.output
+    starts = (run.save_folder / "launches.jsonl").read_text().splitlines()
+    resumed = json.loads(starts[-1])["resumed_batch"]
     for step, rate in rates.items():
-        done = min((step - 2) / 3, 1.0)
+        total = 16 if step <= resumed else 28
+        done = min((step - 2) / (total / 4 - 1), 1.0)
         factor = 0.1 + 0.9 * (1 + math.cos(math.pi * done)) / 2 if step > 1 else 0.0
         assert rate == pytest.approx(3e-3 * factor, rel=1e-4), f"step {step}"

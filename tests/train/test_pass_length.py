@@ -11,6 +11,7 @@ import pytest
 
 from tests.helpers.loader import open_data, smoke_on
 from theworld.config.schema import ConvertConfig
+from theworld.data.batches.expectation import Expectation
 from theworld.data.shards.convert import convert
 from theworld.train.callbacks.pass_length import announce
 
@@ -32,6 +33,6 @@ def test_only_what_may_still_come_is_warned_of(
     convert(ConvertConfig(out=str(tmp_path / "mds"), **settings))
     data = open_data(smoke_on(tmp_path / "mds", tmp_path / "cache", "train_loader.num_workers=0"))
     with caplog.at_level(logging.WARNING):
-        announce(data.dataset, None)
+        announce(data.dataset, Expectation(None))
     data.close()
     assert ("the JSON has 6 samples for it but the schedule runs over the 5" in caplog.text) == (fate[:3] == "has")

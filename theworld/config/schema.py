@@ -176,7 +176,7 @@ class LoaderConfig:
     """Samples that a pass will have when the download is complete. The learning-rate schedule runs over them, and a
     pass that has used up what is there waits for the rest. auto: what the JSON names, without what is rejected or
     missing for good. A number is reduced by what is rejected or missing for good since it was set. null: what is there
-    is enough; the schedule runs over what was there at the start of the run."""
+    is enough; the schedule runs over that, and the rate rises again where the pass has grown."""
     wait: float = 600.0
     """Seconds to wait for expected samples when those that are there are used up; then the run, which has saved, leaves
     with exit code 75 and goes on when it is started again."""

@@ -61,6 +61,7 @@ from theworld.train.parallelism import gradients_as_buckets, prepare_parallelism
 from theworld.train.records import attempt_facts, earlier_starts, write_config
 from theworld.train.registry import ALGORITHMS, CALLBACKS, NEVER_FROM_CHECKPOINTS, check_names, construct_named
 from theworld.train.room_for_batches import check_room_for_batches, full_shared_memory_as_one_line
+from theworld.train.sample_schedule import SampleSchedule
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +145,8 @@ def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence)
         check_room_for_batches([one for one in (data, held_out) if one is not None])
         snapshot = data.dataset.snapshot
         expectation = from_rank_zero(lambda: remember(config, earlier_starts(save_folder), snapshot))
-        announce(data.dataset, from_rank_zero(lambda: expectation.samples(snapshot)))
+        from_rank_zero(lambda: expectation.samples(snapshot))  # if it cannot be told, one line for all ranks
+        announce(data.dataset, expectation)
         needs_vae = any(one is not None and one.dataset.latents is None for one in (data, held_out))
         gpu = smallest_gpu(config)
         if gpu is not None:
@@ -242,7 +244,7 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
     """Composer's trainer, the checkpoint loaded, and the callback that saves."""
     config = run.config
     dataset = run.data.dataset
-    length = PassLength(dataset, run.expectation.samples(dataset.snapshot))
+    length = PassLength(dataset, run.expectation)
     steps = FiniteSteps(None if config.precision == "amp_fp16" else config.most_lost_steps)
     ledger, saver = build_ledger_and_saver(run, steps, uploads)
     progress_bar = sys.stderr.isatty() if config.progress_bar is None else config.progress_bar
@@ -254,7 +256,7 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
         eval_interval=config.eval_interval if run.held_out else 1,
         max_duration=config.max_duration,
         optimizers=build_optimizer(config, run.model),
-        schedulers=build_scheduler(config),
+        schedulers=SampleSchedule(build_scheduler(config), dataset, run.expectation),
         algorithms=construct_named(ALGORITHMS, "algorithms", config.algorithms),
         # The ledger's line must stand before the checkpoint that contains its batch.
         callbacks=[

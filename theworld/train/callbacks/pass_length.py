@@ -8,6 +8,7 @@ import math
 from composer.core import Callback, State, Time, TimeUnit
 from composer.loggers import Logger
 
+from theworld.data.batches.expectation import Expectation, promised_samples
 from theworld.data.batches.passes import PassDataset
 
 log = logging.getLogger(__name__)
@@ -15,12 +16,9 @@ log = logging.getLogger(__name__)
 UNKNOWN_LENGTH = 2**31
 
 
-def scheduled_samples(dataset: PassDataset, expected: int | None) -> int:
-    """Samples that the schedule reckons with: those that are expected, or what the pass began with.
-
-    The beginning counts and not what is there now, so that a resume does not move the schedule.
-    """
-    return expected or dataset.stages[0].samples
+def scheduled_samples(dataset: PassDataset, expectation: Expectation) -> int:
+    """Samples that the pass is to have as far as is known now: those that are expected, or all that are there."""
+    return max(expectation.samples(dataset.snapshot) or 0, dataset.snapshot.samples)
 
 
 class PassLength(Callback):
@@ -31,14 +29,14 @@ class PassLength(Callback):
     unknown while Composer sets up the iteration, and the expected one at all other times.
     """
 
-    def __init__(self, dataset: PassDataset, expected: int | None) -> None:
+    def __init__(self, dataset: PassDataset, expectation: Expectation) -> None:
         self.dataset = dataset
-        self.expected = expected
+        self.expectation = expectation
 
     @property
     def batches(self) -> int:
         """Expected batches of a pass."""
-        return math.ceil(scheduled_samples(self.dataset, self.expected) / self.dataset.global_batch_size)
+        return math.ceil(scheduled_samples(self.dataset, self.expectation) / self.dataset.global_batch_size)
 
     def fit_start(self, state: State, logger: Logger) -> None:
         state.dataloader_len = -1
@@ -63,7 +61,7 @@ class PassLength(Callback):
             state.dataloader_len = Time(UNKNOWN_LENGTH, TimeUnit.BATCH)
 
 
-def announce(dataset: PassDataset, expected: int | None) -> None:
+def announce(dataset: PassDataset, expectation: Expectation) -> None:
     """Log what the pass has and what the schedule runs over."""
     snapshot = dataset.snapshot
     log.info(
@@ -73,13 +71,13 @@ def announce(dataset: PassDataset, expected: int | None) -> None:
         len(snapshot.generations),
         snapshot.fingerprint,
     )
-    scheduled = scheduled_samples(dataset, expected)
+    scheduled = scheduled_samples(dataset, expectation)
     log.info("the learning-rate schedule runs over %d samples a pass", scheduled)
-    to_be = snapshot.json_entries if snapshot.json_samples is None else snapshot.json_samples
-    if expected is None and to_be and to_be > scheduled:
+    to_be = promised_samples(snapshot)
+    if expectation.samples(snapshot) is None and to_be and to_be > scheduled:
         log.warning(
-            "the JSON has %d samples for it but the schedule runs over the %d that were there at the start: set "
-            "train_loader.expected_samples to what the pass will have, or the rest is trained at the final rate",
+            "the JSON has %d samples for it but the schedule runs over the %d that are there: set "
+            "train_loader.expected_samples to what the pass will have, or the rate falls too early and rises again",
             to_be,
             scheduled,
         )
