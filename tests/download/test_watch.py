@@ -14,6 +14,7 @@ import pytest
 from bucket import ROOT, Place, image_id, objects, photo
 from s3_double import S3Double
 
+from tests.helpers.launcher import Process, composer, ended, start
 from theworld.config.load import load_config
 from theworld.download.watch import watch
 from theworld.synthetic import generate
@@ -106,11 +107,8 @@ def test_training_while_downloading_sees_every_sample_exactly_once(tmp_path: Pat
         place = Place(tmp_path / "place", double.endpoint)
         (raw / "openspatial.json").replace(place.json)
         run = tmp_path / "run"
-        train = [
-            str(Path(sys.executable).with_name("composer")),
-            "-n",
-            "2",
-            "recipes/train.py",
+        train = composer(
+            2,
             *place.overrides(),
             f"save_folder={run}",
             f"train_loader.dataset.local={tmp_path / 'cache'}",
@@ -118,24 +116,24 @@ def test_training_while_downloading_sees_every_sample_exactly_once(tmp_path: Pat
             "device_train_microbatch_size=1",
             "model.world_image_size=256",
             "save_interval=1ep",
-        ]
+        )
         quiet = {"stdout": subprocess.DEVNULL, "cwd": ROOT}
         with (
             subprocess.Popen(place.command("download.workers=4"), **quiet) as download,
             subprocess.Popen(place.command("--watch", "0.5", script="to_mds"), **quiet) as watcher,
         ):
             wait_until(lambda: converted(place) >= AT_FIRST, download, watcher)
-            with subprocess.Popen(train, **quiet) as trainer:
-                wait_until(lambda: trained(run) > 0, download, watcher, trainer)
-                for start in range(AT_FIRST, SAMPLES, PART):
-                    for name in names[start : start + PART]:
-                        double.release(f"train/{name}.jpg")
-                    arrived = min(start + PART, SAMPLES - 1)
-                    wait_until(lambda count=arrived: converted(place) >= count, trainer)
-                assert download.wait(timeout=60) == 0
-                assert watcher.wait(timeout=60) == 0
-                there = trained(run)
-                assert trainer.wait(timeout=300) == 0
+            trainer = start(train, tmp_path / "log")
+            wait_until(lambda: trained(run) > 0, download, watcher, trainer)
+            for first in range(AT_FIRST, SAMPLES, PART):
+                for name in names[first : first + PART]:
+                    double.release(f"train/{name}.jpg")
+                arrived = min(first + PART, SAMPLES - 1)
+                wait_until(lambda count=arrived: converted(place) >= count, trainer)
+            assert download.wait(timeout=60) == 0
+            assert watcher.wait(timeout=60) == 0
+            there = trained(run)
+            assert ended(trainer) == 0
         known = AT_FIRST // BATCH
         print(f"{there} of {known} known batches were trained on when the last image was converted")
         assert there < known, f"the trainer was through with {there} of {known} batches before all was converted"
@@ -158,7 +156,7 @@ def trained(run: Path) -> int:
     return ledger.read_bytes().count(b"\n") if ledger.exists() else 0
 
 
-def wait_until(condition, *processes: subprocess.Popen) -> None:
+def wait_until(condition, *processes: Process) -> None:
     deadline = time.monotonic() + 180
     while not condition():
         assert time.monotonic() < deadline

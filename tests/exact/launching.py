@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers.launcher import LONGEST, ROOT, Process, composer, ended, start
+
 SMOKE = "yamls/smoke.yaml"
-LONGEST = 240.0
-"""Seconds after which a launch counts as hanging."""
 
 
 @dataclass
@@ -67,32 +66,16 @@ class Run:
         """Ids whose image is there."""
         return {path.stem for path in (self.folder / "raw" / "images").iterdir()}
 
-    def start(self, ranks: int, *settings: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def start(self, ranks: int, *settings: str, environment: dict[str, str] | None = None) -> Process:
         """The trainer in a session of its own; its output goes to a file in ``logs``."""
-        composer = str(Path(sys.executable).with_name("composer"))
-        command = [composer, "-n", str(ranks), "recipes/train.py", SMOKE]
-        command += [f"convert.out={self.mds}", f"save_folder={self.save_folder}", *self.settings, *settings]
+        where = [f"convert.out={self.mds}", f"save_folder={self.save_folder}"]
         self.logs.append(self.folder / f"{self.name}-{len(self.logs)}.log")
-        with self.logs[-1].open("wb") as log:
-            return subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env={**self.environment, **(environment or {})},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        command = composer(ranks, SMOKE, *where, *self.settings, *settings)
+        return start(command, self.logs[-1], {**self.environment, **(environment or {})})
 
     def train(self, ranks: int, *settings: str) -> int:
         """Train to the end and return the exit code."""
-        return self.wait(self.start(ranks, *settings))
-
-    def wait(self, trainer: subprocess.Popen[bytes]) -> int:
-        try:
-            return trainer.wait(LONGEST)
-        except subprocess.TimeoutExpired:
-            stop(trainer, signal.SIGKILL)
-            raise
+        return ended(self.start(ranks, *settings))
 
     @property
     def output(self) -> str:
@@ -106,7 +89,7 @@ class Run:
             found += [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
         return found
 
-    def wait_for_batches(self, trainer: subprocess.Popen[bytes], count: int) -> bool:
+    def wait_for_batches(self, trainer: Process, count: int) -> bool:
         """Wait until rank 0 has written ``count`` more lines than now; False if the trainer ended by itself before."""
         path = self.save_folder / "ledger" / "rank0.jsonl"
 
@@ -123,7 +106,7 @@ class Run:
         return True
 
 
-def stop(trainer: subprocess.Popen[bytes], number: signal.Signals) -> int:
+def stop(trainer: Process, number: signal.Signals) -> int:
     """Send a signal: SIGKILL to launcher, ranks and workers at once, another one to the launcher. Returns its code."""
     if number == signal.SIGKILL:
         os.killpg(trainer.pid, number)

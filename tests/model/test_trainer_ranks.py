@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.helpers.launcher import composer, run
 from tests.helpers.tensorboard import losses
 from theworld.checkpoint.weights import read_saved_weights
 from theworld.config.schema import Config
@@ -20,15 +18,12 @@ from theworld.errors import UserError
 from theworld.model import load_model
 from theworld.train.parallelism import prepare_parallelism
 
-ROOT = Path(__file__).parents[2]
-COMPOSER = str(Path(sys.executable).with_name("composer"))
-
 
 @pytest.fixture
 def launch(raw_sample: Path, mds_sample: Path, tmp_path: Path) -> Callable[..., list[float]]:
     """Train with so many ranks; the losses of the batches."""
 
-    def run(ranks: int, folder: str, *overrides: str) -> list[float]:
+    def train(ranks: int, folder: str, *overrides: str) -> list[float]:
         settings = [
             f"train_loader.dataset.remote={mds_sample}",
             f"train_loader.dataset.local={tmp_path / 'cache'}",
@@ -37,15 +32,11 @@ def launch(raw_sample: Path, mds_sample: Path, tmp_path: Path) -> Callable[..., 
             "max_duration=3ba",
             "device_train_microbatch_size=2",
         ]
-        command = [COMPOSER, "-n", str(ranks), "recipes/train.py", "yamls/smoke.yaml", *settings, *overrides]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        log = tmp_path / f"{folder}.log"
+        assert run(composer(ranks, "yamls/smoke.yaml", *settings, *overrides), log) == 0, log.read_text()
         return losses(tmp_path / folder)
 
-    return run
+    return train
 
 
 BUCKETS = """

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.launcher import run
 from theworld.train import registry
 
 ROOT = Path(__file__).parents[2]
@@ -40,10 +40,10 @@ def usable(table: registry.Table) -> list[str]:
 def train(mds: Path, folder: Path, *settings: str) -> str:
     command = [sys.executable, "recipes/train.py", "yamls/smoke.yaml", f"train_loader.dataset.remote={mds}"]
     command += [f"save_folder={folder / 'run'}", "max_duration=2ba", *settings]
-    environment = {**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout + done.stderr
+    code = run(command, folder / "log", {**os.environ, "TMPDIR": str(folder)})
+    shown = (folder / "log").read_text()
+    assert code == 0, shown[-5000:]
+    return shown
 
 
 @pytest.mark.slow

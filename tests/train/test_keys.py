@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +15,8 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from streaming import StreamingDataset
 
-from tests.conftest import ROOT, smoke_config
+from tests.conftest import smoke_config
+from tests.helpers.launcher import composer, run
 from theworld.checkpoint.on_disk import newest_whole_checkpoint
 from theworld.config.schema import Config
 from theworld.data.batches.order import Shuffle, Stage, pass_order
@@ -192,12 +190,9 @@ class LateRank(Callback):
 @pytest.mark.dist
 def test_a_rank_waits_for_the_others_as_long_as_dist_timeout(mds_sample: Path, tmp_path: Path) -> None:
     (tmp_path / "late_rank.py").write_text(LATE_RANK)
-    composer = str(Path(sys.executable).with_name("composer"))
-    command = [composer, "-n", "2", "recipes/train.py", "yamls/smoke.yaml", f"train_loader.dataset.remote={mds_sample}"]
+    command = composer(2, "yamls/smoke.yaml", f"train_loader.dataset.remote={mds_sample}")
     command += [f"train_loader.dataset.local={tmp_path / 'cache'}", f"save_folder={tmp_path / 'run'}"]
     command += ["train_loader.num_workers=0", "max_duration=3ba", "dist_timeout=20"]
     command += [f"code_paths=[{tmp_path / 'late_rank.py'}]", "callbacks={'late_rank:LateRank': {}}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode != 0
-    assert "Timed out waiting 20000ms" in done.stdout + done.stderr
+    assert run(command, tmp_path / "log") != 0
+    assert "Timed out waiting 20000ms" in (tmp_path / "log").read_text()

@@ -16,13 +16,11 @@ import psutil
 import pytest
 
 from tests.conftest import SMOKE_YAML
+from tests.helpers.launcher import composer, ended, start
 from tests.slurm.cluster import wait_until
 from theworld.config.load import load_config
 from theworld.errors import UserError
 from theworld.signals import END_VARIABLE, StopRequest
-
-ROOT = Path(__file__).parents[2]
-COMPOSER = str(Path(sys.executable).with_name("composer"))
 
 
 class Launch:
@@ -42,10 +40,8 @@ class Launch:
             "save_interval=100ba",
             *overrides,
         ]
-        command = [COMPOSER, "-n", str(ranks), "recipes/train.py", *settings]
         self.log = folder / "log"
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        self.process = start(composer(ranks, *settings), self.log)
 
     def batches(self) -> int:
         path = self.folder / "ledger" / "rank0.jsonl"
@@ -60,16 +56,15 @@ class Launch:
 
     def ranks(self) -> list[psutil.Process]:
         """The trainers, without launcher and loader workers."""
-        return [
-            child for child in psutil.Process(self.process.pid).children() if "train.py" in " ".join(child.cmdline())
-        ]
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
 
     def members(self) -> list[psutil.Process]:
         """Ranks and their loader workers."""
         return [process for rank in self.ranks() for process in (rank, *rank.children(recursive=True))]
 
     def wait(self) -> int:
-        return self.process.wait(timeout=300)
+        return ended(self.process)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from composer.models import HuggingFaceModel
+from composer.models import HuggingFaceModel, huggingface
 
 from theworld.model.flops import Flops, Work, count_flops, trained_parts
 from theworld.train.metrics import AnswerAccuracy, AnswerLoss
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
     from theworld.model.modeling import TheWorldForConditionalGeneration
     from theworld.model.processing import TheWorldProcessor
+
+# Composer finds out whether a model is a causal language model by importing every one that transformers has: 400
+# modules and torch's compiler, about half of the CPU time between the imports and the first batch. Gemma 3 is one.
+huggingface._is_registered_causal_lm = lambda model: True
 
 
 class ComposerTheWorld(HuggingFaceModel):

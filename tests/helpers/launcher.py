@@ -1,0 +1,207 @@
+"""The real composer launcher and the real scripts, started without importing torch anew each time.
+
+Imports take 12 CPU seconds of the launcher and as many of each rank, more than most runs of the tests. Here they
+happen once, in the fork server of :mod:`multiprocessing`; the launcher is a fork of it, and its ranks are forks of the
+launcher. Everything else is as in a job: a process each, the launcher's own code, signals, environment, exit codes,
+and nothing open that a program started afresh would not have open. What a warm start cannot show is what happens
+while modules are imported, and another seed of Python's string hashes: ``THEWORLD_TESTS_COLD=1`` starts every program
+afresh, as the tests of the job scripts and of the Hub always do.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import multiprocessing
+import os
+import random
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from multiprocessing import process, resource_tracker
+from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, Any
+
+ROOT = Path(__file__).parents[2]
+COMPOSER = str(Path(sys.executable).with_name("composer"))
+LONGEST = 240.0
+"""Seconds after which a run counts as hanging."""
+
+IMPORTED = [
+    "composer.cli.launcher",
+    "streaming",
+    "theworld.train.run",
+    "transformers.models.gemma3.modeling_gemma3",
+    "transformers.models.gemma3.processing_gemma3",
+    "transformers.models.gemma3.image_processing_gemma3",
+    "diffusers.models.autoencoders.autoencoder_kl_wan",
+    "torch.utils.tensorboard",
+    "tests.helpers.launcher",
+]
+READ_AT_IMPORT = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TORCH", "PYTORCH_", "OMP_", "PYTHON", "MPL")
+"""Variables that modules may read when they are imported: a start that sets one otherwise must be a fresh one."""
+
+
+class Started:
+    """A program that runs: what the tests use of ``subprocess.Popen``."""
+
+    def __init__(self, program: Any, args: Sequence[str]) -> None:
+        self.program = program
+        self.args = args
+        self.pid: int = program.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self.program.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.program.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+Process = Started | subprocess.Popen
+
+
+def start(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Process:
+    """Start ``composer ...`` or ``python script ...`` in a session of its own, in the repo's root.
+
+    Args:
+        log: file that what it prints is appended to.
+        environment: all its variables; those of the tests if None.
+    """
+    variables = dict(os.environ if environment is None else environment)
+    if os.environ.get("THEWORLD_TESTS_COLD") or not _as_at_import(variables):
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                command, cwd=ROOT, env=variables, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    program = context.Process(target=_begin, args=(list(command), str(log), variables), daemon=True)
+    program.start()
+    return Started(program, command)
+
+
+def run(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> int:
+    """Start it and wait for its end. Returns the exit code."""
+    return ended(start(command, log, environment))
+
+
+def ended(program: Process) -> int:
+    """Wait for the end of a program; one that hangs is killed with its children. Returns the exit code."""
+    try:
+        return program.wait(LONGEST)
+    except subprocess.TimeoutExpired:
+        os.killpg(program.pid, signal.SIGKILL)
+        raise
+
+
+def composer(ranks: int, *arguments: str) -> list[str]:
+    """The command that trains with so many ranks through the launcher."""
+    return [COMPOSER, "-n", str(ranks), "recipes/train.py", *arguments]
+
+
+def _as_at_import(variables: Mapping[str, str]) -> bool:
+    names = {name for name in (*variables, *os.environ) if name.startswith(READ_AT_IMPORT)}
+    return all(variables.get(name) == os.environ.get(name) for name in names)
+
+
+class _Rank:
+    """What the launcher takes for ``subprocess.Popen``: a fork of it that runs the script."""
+
+    def __init__(
+        self, args: list[str], text: bool, stdout: IO[str] | None = None, stderr: IO[str] | int | None = None
+    ) -> None:
+        self.args = args
+        self.stdout, self.stderr = stdout, None if isinstance(stderr, int) else stderr
+        sys.stdout.flush()
+        self.program = multiprocessing.get_context("fork").Process(
+            target=_begin_rank, args=(args, stdout, stdout if isinstance(stderr, int) else stderr)
+        )
+        self.program.start()
+        self.pid = self.program.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self.program.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+
+def _begin(command: list[str], log: str, variables: dict[str, str]) -> None:
+    """In the fork of the server: become a session, with these variables and this output, and run the program."""
+    os.setsid()
+    os.chdir(ROOT)
+    os.environ.clear()
+    os.environ.update(variables)
+    output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    _redirect(output, output)
+    if command[0] == COMPOSER:
+        launcher: Any = import_module("composer.cli.launcher")
+        launcher.subprocess = SimpleNamespace(
+            Popen=_Rank, STDOUT=subprocess.STDOUT, CalledProcessError=subprocess.CalledProcessError
+        )
+        _run(command, launcher.main)
+    else:
+        _run(command[1:])
+
+
+def _begin_rank(args: list[str], stdout: IO[str] | None, stderr: IO[str] | None) -> None:
+    _redirect(stdout.fileno() if stdout else 1, stderr.fileno() if stderr else 2)
+    logging.root.handlers.clear()  # the launcher's own
+    _run(args[1:])
+
+
+def _redirect(stdout: int, stderr: int) -> None:
+    """Standard output and error go to these; whatever else a fresh program would not inherit is closed."""
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    for number in map(int, os.listdir("/proc/self/fd")):
+        if number > 2 and not _kept(number):
+            os.close(number)
+
+
+def _kept(number: int) -> bool:
+    try:
+        return os.get_inheritable(number)
+    except OSError:  # the listing's own
+        return True
+
+
+def _run(command: list[str], main: Any = None) -> None:
+    """Run a program's main function, or its script, as if this process had been started for it."""
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    own: Any = process.current_process()
+    own.name, own._config["daemon"], process._parent_process = "MainProcess", False, None  # pyright: ignore
+    tracker: Any = resource_tracker._resource_tracker
+    tracker._fd = tracker._pid = None
+    multiprocessing.set_start_method("fork", force=True)  # the default, which the fork server has replaced by itself
+    tempfile.tempdir = None
+    random.seed()
+    sys.argv = command
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(write_through=True)  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        if main is not None:
+            sys.exit(main())
+        sys.path[0] = str(Path(command[0]).resolve().parent)
+        runpy.run_path(command[0], run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()
