@@ -156,7 +156,11 @@ def test_a_store_that_takes_the_question_and_is_silent(
 def test_a_fetch_that_never_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookahead, "LONGER", 0.2)
     silent = threading.Event()
-    with ShardLookahead(lambda shard: silent.wait() and None, patience=0.1) as shards:
+
+    def fetch(shard: int) -> None:
+        silent.wait()
+
+    with ShardLookahead(fetch, patience=0.1) as shards:
         shards.request([3])
         with pytest.raises(NotNow, match="shard 3: no answer"):
             shards.wait(3)

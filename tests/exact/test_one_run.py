@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from launching import ROOT, Run
 
+from tests.helpers.launcher import ended
 from tests.slurm.cluster import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
@@ -39,11 +40,11 @@ def test_the_same_command_twice_and_an_old_trainer_that_lives_on(many_samples: P
     new = run.start(1, environment={**first_start, "SLURM_RESTART_COUNT": "1"})
     assert run.wait_for_batches(new, 1), run.output
     os.killpg(old.pid, signal.SIGCONT)
-    assert run.wait(old) == 2, old_log.read_text()
+    assert ended(old) == 2, old_log.read_text()
     text = old_log.read_text()
     assert "error: a newer start of the run, attempt 2" in text
     assert "Traceback" not in text
-    assert run.wait(new) == 0, run.output
+    assert ended(new) == 0, run.output
     lines = run.lines()
     begun = min(line["batch"] for line in lines if line["launch"] == 2)
     # At most the batch that the old one was in when it was stopped.

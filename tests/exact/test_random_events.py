@@ -10,7 +10,6 @@ import math
 import os
 import random
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from typing import TypeVar
 import pytest
 from launching import Run, stop
 
+from tests.helpers.launcher import Process, ended
 from tests.helpers.tensorboard import logged
 from tests.slurm.cluster import wait_until
 
@@ -82,7 +82,7 @@ def test_every_sample_once_through_random_events(many_samples: Path, folder: Pat
             images = grow(run, images, chance, events)
         if asleep is not None:
             os.killpg(asleep.trainer.pid, signal.SIGCONT)
-            assert run.wait(asleep.trainer) == 2, asleep.output
+            assert ended(asleep.trainer) == 2, asleep.output
             assert "a newer start of the run" in asleep.output
             asleep = None
             events.append("the one that was asleep woke up and ended")
@@ -122,7 +122,7 @@ def test_every_sample_once_through_random_events(many_samples: Path, folder: Pat
 class Start:
     """A launch, and where it says what."""
 
-    trainer: subprocess.Popen[bytes]
+    trainer: Process
     log: Path
 
     @property
