@@ -95,7 +95,12 @@ def _number_of_ranks(name: str, default: int, least: int) -> int:
 
 
 def forget_ranks() -> None:
-    """Commands that do not train run alone, whatever a job script or an earlier launcher has left in the shell."""
+    """Commands that do not train run alone, whatever a job script or an earlier launcher has left in the shell.
+
+    In a process that is one of ranks already, as when it is called from Python, the variables are no leftovers.
+    """
+    if ranks_have_met():
+        return
     for name in OF_LAUNCHERS:
         os.environ.pop(name, None)
 
