@@ -47,7 +47,7 @@ def answers(path: Path, texts: dict[str, str]) -> Path:
 
 
 def test_the_figures_and_a_verdict_for_each_question(
-    questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     given = answers(tmp_path / "answers.jsonl", ANSWERS)
     out = tmp_path / "out.json"
@@ -65,7 +65,7 @@ def test_the_figures_and_a_verdict_for_each_question(
     assert figures["blind_floor"] == pytest.approx(100 * 6 / 8)
     shown = capsys.readouterr()
     assert "blind floor" in shown.out
-    assert "1 of 8 questions have no answer" in shown.err
+    assert "1 of 8 questions have no answer" in caplog.text
 
 
 def test_errors_of_lengths_and_hours_are_not_mixed() -> None:

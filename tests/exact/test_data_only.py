@@ -7,7 +7,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,15 @@ def test_code_in_the_description_of_a_sharded_checkpoint_is_refused(tmp_path: Pa
     with pytest.raises(UserError, match="mkdir, which is not data"):
         read_saved_weights(str(path))
     assert not ran.exists()
+
+
+def test_a_description_that_would_change_a_class_for_the_whole_process_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, None, sharded=True)
+    # The class itself where an object is expected, with a field for it: `setattr(PosixPath, "planted", 1)`.
+    (path / ".metadata").write_bytes(b"cpathlib\nPosixPath\n(N(S'planted'\nI1\ndtb.")
+    with pytest.raises(UserError, match="setattr, which is not data"):
+        read_saved_weights(str(path))
+    assert not hasattr(PosixPath, "planted")
 
 
 def test_code_in_a_value_of_a_sharded_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -81,20 +81,13 @@ def test_every_sample_once_through_random_events(many_samples: Path, folder: Pat
             events.append("all that was there used up")
             images = grow(run, images, chance, events)
         if asleep is not None:
-            os.killpg(asleep.trainer.pid, signal.SIGCONT)
-            assert ended(asleep.trainer) == 2, asleep.output
-            assert "a newer start of the run" in asleep.output
+            wake(asleep, events)
             asleep = None
-            events.append("the one that was asleep woke up and ended")
         if start.trainer.poll() is not None:
             assert start.trainer.returncode == 75, start.output
             continue
         if trouble == "outage":
-            seconds = chance.randint(1, 5)
-            away = run.mds.rename(folder / "away")
-            time.sleep(seconds)
-            away.rename(run.mds)
-            events.append(f"remote away for {seconds} s")
+            take_away(run.mds, chance.randint(1, 5), events)
         if images < SAMPLES and chance.random() < 0.3:
             images = grow(run, images, chance, events, "while training: ")
         number = next(ways_to_stop)
@@ -109,13 +102,33 @@ def test_every_sample_once_through_random_events(many_samples: Path, folder: Pat
     run.arrive(SAMPLES)
     assert run.train(2) == 0, run.output
     print(f"seed {seed}: {len(events)} events: {', '.join(events)}")
+    check_the_pass(run, many_samples, refused)
 
+
+def check_the_pass(run: Run, many_samples: Path, refused: int) -> None:
+    """Every sample once, no start uncounted but the refused ones, and the learning rates of an unbroken run."""
     names = [entry["filename"] for entry in json.loads((many_samples / "openspatial.json").read_text())]
     seen = count_survivors(run.save_folder / "ledger")
     assert {name: count for name, count in seen.items() if count != 1} == {}, "repeated"
     assert set(seen) == set(names)
     assert len(run.logs) - refused == max(line["launch"] for line in run.lines())
     check_learning_rates(logged(run.save_folder, "lr-DecoupledAdamW/group0"))
+
+
+def take_away(data_set: Path, seconds: int, events: list[str]) -> None:
+    """Let the remote be out of reach for so long."""
+    away = data_set.rename(data_set.with_name("away"))
+    time.sleep(seconds)
+    away.rename(data_set)
+    events.append(f"remote away for {seconds} s")
+
+
+def wake(asleep: Start, events: list[str]) -> None:
+    """Let a stopped trainer go on: it finds that a newer one is at work."""
+    os.killpg(asleep.trainer.pid, signal.SIGCONT)
+    assert ended(asleep.trainer) == 2, asleep.output
+    assert "a newer start of the run" in asleep.output
+    events.append("the one that was asleep woke up and ended")
 
 
 @dataclass

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing import process, resource_tracker
 from pathlib import Path
@@ -43,6 +44,7 @@ IMPORTED = [
     "torch.utils.tensorboard",
     "tests.helpers.launcher",
 ]
+NAME = "a start of a test"
 READ_AT_IMPORT = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TORCH", "PYTORCH_", "OMP_", "PYTHON", "MPL")
 """Variables that modules may read when they are imported: a start that sets one otherwise must be a fresh one."""
 
@@ -73,6 +75,15 @@ class Started:
             os.kill(self.pid, number)
 
 
+@atexit.register
+def _kill_what_is_left() -> None:
+    """Where a test has failed, its run may stand still: :mod:`multiprocessing` would wait for it for ever."""
+    for program in multiprocessing.active_children():
+        if program.pid is not None and program.name == NAME:
+            with suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
+
+
 Process = Started | subprocess.Popen
 
 
@@ -91,7 +102,7 @@ def start(command: Sequence[str], log: Path, environment: Mapping[str, str] | No
             )
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
-    program = context.Process(target=_begin, args=(list(command), str(log), variables), daemon=True)
+    program = context.Process(target=_begin, args=(list(command), str(log), variables), daemon=True, name=NAME)
     program.start()
     return Started(program, command)
 

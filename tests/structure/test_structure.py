@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -147,6 +148,16 @@ def test_the_public_names_are_there() -> None:
     assert f"version: {theworld.__version__}\n" in text("CITATION.cff")
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         theworld.nothing  # noqa: B018
+
+
+def test_commands_print_through_what_takes_credentials_and_control_characters_out() -> None:
+    """A prompt without any text from elsewhere is the one thing that may be printed as it is."""
+    printed = []
+    for path in sorted((ROOT / "theworld" / "commands").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                printed += [f"{path.name}:{node.lineno}"] if not isinstance(node.args[0], ast.Constant) else []
+    assert printed == []
 
 
 def test_the_pages_for_newcomers_name_files_that_exist() -> None:

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -80,8 +80,21 @@ class Refused(pickle.UnpicklingError):
     """A pickle names something that is no data."""
 
 
-class MetadataUnpickler(pickle.Unpickler):
-    """Makes what a sharded checkpoint's ``.metadata`` is made of, and nothing else."""
+class MetadataUnpickler(pickle._Unpickler):
+    """Makes what a sharded checkpoint's ``.metadata`` is made of, and nothing else.
+
+    The Python version of the reader, since the one in C gives no say over its instructions.
+    """
+
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def load_build(self) -> None:
+        """Give an object its fields: never a class or a function its own, which all of this process would then have."""
+        if callable(self.stack[-2]):  # pyright: ignore[reportAttributeAccessIssue]
+            raise Refused("GLOBAL setattr")
+        super().load_build()  # pyright: ignore[reportAttributeAccessIssue]
+
+    dispatch[pickle.BUILD[0]] = load_build
 
     def find_class(self, module: str, name: str) -> Any:
         is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)

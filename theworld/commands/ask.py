@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
     if given.question is None:
         converse(talk, answerer)
     elif given.json:
-        print(json.dumps(as_json(given, talk, answerer)))
+        cli.say(json.dumps(as_json(given, talk, answerer)))
     else:
         answer_aloud(talk, answerer, given.question)
     return EXIT_DONE
@@ -101,7 +101,7 @@ def converse(talk: Conversation, answerer: Answerer) -> None:
         try:
             obey(talk, line) if line.startswith("/") else answer_aloud(talk, answerer, line)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            cli.say_error(str(error), 0)
 
 
 def obey(talk: Conversation, line: str) -> None:

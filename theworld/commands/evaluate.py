@@ -14,7 +14,7 @@ Exit code 0: done; 2: bad input.
 
 from __future__ import annotations
 
-import sys
+import logging
 from argparse import Namespace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,8 @@ from theworld.evaluation.known_results import show_known_results
 from theworld.evaluation.questions import read_answers, read_questions
 from theworld.evaluation.score_table import Scored, make_table, report, score_all, show_table
 from theworld.files import write_json
+
+log = logging.getLogger(__name__)
 
 BENCHES = ("spatialrgpt", "holdout")
 WORLDS = ("on", "off", "shuffled", "zero")
@@ -67,7 +69,7 @@ def main(argv: list[str]) -> int:
     else:
         score_file(given)
     if given.known and cli.rank() == 0:
-        print(f"\n{show_known_results()}")
+        cli.say(f"\n{show_known_results()}")
     return EXIT_DONE
 
 
@@ -101,7 +103,7 @@ def ask_and_score(given: Namespace) -> None:
     if cli.rank() == 0:
         show_scores(scored, given.json)
         write_json(folder / "scores.json", report(scored), indent=1)
-        print(f"answers and scores: {folder}")
+        cli.say(f"answers and scores: {folder}")
 
 
 def score_file(given: Namespace) -> None:
@@ -115,13 +117,13 @@ def scored_file(questions: Path, answers: Path) -> list[Scored]:
     scored = score_all(asked, said)
     missing = sum(question.id not in said for question in asked)
     if missing:
-        print(f"{answers}: {missing} of {len(asked)} questions have no answer and count as wrong", file=sys.stderr)
+        log.warning("%s: %d of %d questions have no answer and count as wrong", answers, missing, len(asked))
     return scored
 
 
 def show_scores(scored: list[Scored], json: Path | None) -> None:
     """Print the table, and write the figures and verdicts to a file."""
-    print(show_table(make_table(scored)))
+    cli.say(show_table(make_table(scored)))
     if json is not None:
         write_json(json, report(scored), indent=1)
 
@@ -129,15 +131,15 @@ def show_scores(scored: list[Scored], json: Path | None) -> None:
 def compare(given: Namespace) -> None:
     """Compare two files of answers."""
     first, second = (scored_file(given.questions, path) for path in given.compare)
-    print(f"first: {given.compare[0]}\nsecond: {given.compare[1]}")
-    print(show_pairings(compare_models(first, second)))
+    cli.say(f"first: {given.compare[0]}\nsecond: {given.compare[1]}")
+    cli.say(show_pairings(compare_models(first, second)))
     alike = identical_share(first, second)
     if alike >= ALIKE:
-        print(
+        cli.say(
             f"warning: {alike:.1f} % of the answers are identical; are these two models, and did training reach both?"
         )
     else:
-        print(f"{alike:.1f} % of the answers are identical")
+        cli.say(f"{alike:.1f} % of the answers are identical")
 
 
 command = partial(cli.run, main, in_ranks=True)

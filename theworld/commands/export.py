@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     from theworld.inference.write_model import export_run
 
     export_run(given.run, given.out, given.checkpoint, given.merge, NAMED.get(given.dtype))
-    print(given.out)
+    cli.say(str(given.out))
     return EXIT_DONE
 
 

@@ -43,11 +43,11 @@ def print_comparison(out: Path, source: str) -> None:
 
     found = compare_source(out, None if source == KNOWN else Path(source))
     for sample_id, path in found.replaced:
-        print(f"replaced: {sample_id} {path}")
-    print(f"source: {found.same:,} the same, {len(found.replaced):,} replaced, {found.gone:,} no longer there")
+        say(f"replaced: {sample_id} {path}")
+    say(f"source: {found.same:,} the same, {len(found.replaced):,} replaced, {found.gone:,} no longer there")
     if found.replaced:
         again = out.resolve().with_name(f"{out.resolve().name}-2")
-        print(
+        say(
             f"shards never change, so that a running pass stays whole: to have the new pictures convert all into a "
             f"new data set, convert.out={again}, and train on that"
         )

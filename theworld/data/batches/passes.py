@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from composer.utils import dist
 from streaming import StreamingDataset
 from torch.utils.data import IterableDataset, get_worker_info
 
+from theworld.data.batches.closed_pass import ClosedPass
 from theworld.data.batches.collate import PADDING_SAMPLE
 from theworld.data.batches.order import SHUFFLE_BLOCK, Indices, Shuffle, Stage, pass_order, rank_batch
 from theworld.data.batches.sample_encoder import EncodedSample
@@ -61,30 +61,6 @@ class Source:
     def origin(self) -> str:
         """Where growth shows first."""
         return self.remote if self.remote is not None else self.local
-
-
-@dataclass(frozen=True)
-class ClosedPass:
-    """A pass that has ended, until the next one has begun: new samples may still be for it."""
-
-    position: int
-    stages: tuple[Stage, ...]
-
-    @property
-    def batches(self) -> int:
-        """Global batches that it had; the last one of a stage may have been short."""
-        ends = [*(stage.position for stage in self.stages[1:]), self.position]
-        return sum(
-            math.ceil((end - stage.position) / stage.global_batch_size)
-            for stage, end in zip(self.stages, ends, strict=True)
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"position": self.position, "stages": [stage.state_dict() for stage in self.stages]}
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> ClosedPass:
-        return cls(int(state["position"]), tuple(Stage.from_state(stage) for stage in state["stages"]))
 
 
 class PassDataset(IterableDataset):
