@@ -32,23 +32,26 @@ grace() {
   echo $((total > 60 ? total : 60))
 }
 
-# Run a command in the background, pass USR1 on to it as SIGNAL, wait for its end whatever interrupts. Sets $status.
+# Run a command in the background, pass USR1 on to it as SIGNAL, wait for its end whatever interrupts. Sets $status,
+# and $interrupted if SLURM has sent a signal.
 # TERM is not passed on: SLURM sends it to every process itself, and srun would kill its tasks at once.
 run_and_forward() {
   local as=$1; shift
   "$@" &
   local child=$!
-  trap 'kill -'"$as"' '"$child"' 2> /dev/null' USR1
-  trap : TERM
+  trap 'interrupted=1; kill -'"$as"' '"$child"' 2> /dev/null' USR1
+  trap interrupted=1 TERM
   while :; do wait "$child"; status=$?; kill -0 "$child" 2> /dev/null || break; done
   wait "$child"; status=$?
 }
 
-# Start again, after a pause of so many seconds, unless the user cancelled the job or SLURM itself starts it again. A job
-# that ends during its grace is not requeued by SLURM, and one at its time limit never is. scontrol requeue ends this
-# script, so that it comes last; SLURM's TERM must not end what sets the pause.
+# Start again, after a pause of so many seconds (none if SLURM has interrupted what ran: nothing has to be waited for),
+# unless the user cancelled the job or SLURM itself starts it again. A job that ends during its grace is not requeued by
+# SLURM, and one at its time limit never is. scontrol requeue ends this script, so that it comes last; SLURM's TERM must
+# not end what sets the pause.
 requeue() {
   local pause=${1:-0} job child
+  [ -z "${interrupted:-}" ] || pause=0
   is_newest_start || { say "not requeued: a newer start of the job is at work"; return; }
   job=$(scontrol -o show job "$SLURM_JOB_ID" 2> /dev/null)
   case $job in

@@ -164,6 +164,25 @@ class Lease:
                 f"{self.path.parent.parent}; this one, attempt {self.launch}, ends and leaves its files alone"
             )
 
+    def move_above(self, number: int) -> None:
+        """Take a higher number than this, if it has not: the history that this start goes on with may have come from
+        elsewhere after the folder was taken.
+
+        Raises:
+            Superseded: a newer start has taken that number.
+        """
+        if number < self.launch:
+            return
+        folder = self.path.parent
+        with self._saying:
+            # Its own number first: the thread that looks for higher ones must not take the new file for another's.
+            self.launch, self.path = number + 1, folder / f"{number + 1}.json"
+            free = begin(folder, self.launch, self.process)
+        if not free:
+            self.launch = number
+            self.look()
+        remove_older(folder, self.launch)
+
     @property
     def lost(self) -> bool:
         """Whether a newer start has begun, as far as the last look tells; looks anew if this process was asleep."""

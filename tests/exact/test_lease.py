@@ -177,6 +177,21 @@ def test_a_damaged_lease_is_waited_for_and_followed(tmp_path: Path, content: byt
     Lease.take(tmp_path).release()
 
 
+def test_a_history_from_elsewhere_moves_the_number_up(tmp_path: Path) -> None:
+    """As when the starts before this one are known to the Hub only."""
+    lease = Lease.take(tmp_path)
+    lease.move_above(0)
+    assert lease.launch == 1
+    lease.move_above(4)
+    assert lease.launch == 5
+    lease.look()
+    assert [path.name for path in (tmp_path / "lease").glob("*.json")] == ["5.json"]
+    assert begin(tmp_path / "lease", 9, ELSEWHERE)
+    with pytest.raises(Superseded):
+        lease.move_above(8)
+    lease.release()
+
+
 def test_a_start_that_was_superseded_writes_nothing(tmp_path: Path) -> None:
     old = Lease.take(tmp_path)
     assert begin(tmp_path / "lease", 2, ELSEWHERE)

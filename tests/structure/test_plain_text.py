@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -83,16 +85,28 @@ def test_a_rank_says_its_own_error_with_its_number(
     assert capsys.readouterr().err == "error: rank 1: its own\n"
 
 
-def test_other_commands_know_no_ranks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "3")
-    monkeypatch.setenv("WORLD_SIZE", "abc")
+ALONE = """
+import os
+import sys
 
-    def main(argv: list[str]) -> int:
-        assert "RANK" not in os.environ
-        raise UserError("seen")
+from theworld import cli
+from theworld.errors import UserError
 
-    assert cli.run(main, []) == 2
-    assert capsys.readouterr().err == "error: seen\n"
+
+def main(argv):
+    assert "RANK" not in os.environ
+    raise UserError("seen")
+
+
+sys.exit(cli.run(main, []))
+"""
+
+
+def test_other_commands_know_no_ranks() -> None:
+    """In a process of its own: here a test before this one may have made the process one of ranks."""
+    environment = {**os.environ, "RANK": "3", "WORLD_SIZE": "abc"}
+    done = subprocess.run([sys.executable, "-c", ALONE], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: seen\n")
 
 
 @pytest.mark.parametrize(("name", "value"), [("WORLD_SIZE", "abc"), ("WORLD_SIZE", "0"), ("RANK", "-1"), ("RANK", "")])

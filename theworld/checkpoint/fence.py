@@ -37,6 +37,23 @@ class Fence:
         """The same on all ranks; all call it."""
         from_rank_zero(self.look)
 
+    def move_above(self, newest: Callable[[], int]) -> None:
+        """Number this start above the newest one of a history that has just been fetched; all ranks call it.
+
+        Args:
+            newest: the newest start that the folder knows of now; called on rank 0.
+
+        Raises:
+            Superseded: a newer start of the run has begun.
+        """
+
+        def move() -> int:
+            assert self.lease is not None
+            self.lease.move_above(newest())
+            return self.lease.launch
+
+        self.launch = from_rank_zero(move)
+
     @property
     def lost(self) -> bool:
         """On rank 0, whether a newer start has been seen; costs nothing."""

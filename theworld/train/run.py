@@ -132,6 +132,7 @@ def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence)
     """The same, in a save folder that this start holds."""
     check_hub(config)
     fetched, load_path = fetch_from_hub(config, save_folder)
+    fence.move_above(lambda: newest_attempt(save_folder))  # the history may have come with it
     resume = find_resume(config, save_folder, fetched)
     if resume is not None:
         load_path = str(resume.path)
