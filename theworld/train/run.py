@@ -17,6 +17,7 @@ from theworld import cli
 from theworld.checkpoint.data_only import composer_loads_data
 from theworld.checkpoint.fence import Fence, hold
 from theworld.checkpoint.on_disk import Checkpoint, list_checkpoints, newest_whole_checkpoint
+from theworld.checkpoint.optimizer_state import check_optimizer
 from theworld.checkpoint.saver import WholeCheckpointSaver
 from theworld.checkpoint.weights import Weights, holds_vae, pin_bases, read_saved_weights
 from theworld.config.schema import Config
@@ -181,6 +182,8 @@ def fit(run: Run) -> int:
     mapped = checkpoint_mapped(run.load_path, on_gpu(run.config))
     with gradients_as_buckets(), mapped, composer_loads_data(run.load_path, run.config.trust_checkpoints):
         trainer, saver = build_trainer(run, preemption, uploads)
+    for optimizer in trainer.state.optimizers:
+        check_optimizer(optimizer, run.load_path or "")
     uploads.resumed(run.resume)
     reopen_pass(trainer, run.data)
     if trainer.state.max_duration is not None and trainer.state.timestamp >= trainer.state.max_duration:
