@@ -151,6 +151,7 @@ def test_composer_copies_no_pixels(
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: pinned memory")
 def test_microbatches_for_a_gpu_are_pinned(batch: Batch) -> None:
     for part in split_by_length(batch, 4, pin_memory=True):
         assert all(value.is_pinned() for value in part.values() if isinstance(value, torch.Tensor))
