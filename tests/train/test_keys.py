@@ -193,7 +193,7 @@ def test_a_rank_waits_for_the_others_as_long_as_dist_timeout(mds_sample: Path, t
     (tmp_path / "late_rank.py").write_text(LATE_RANK)
     command = composer(2, "yamls/smoke.yaml", f"train_loader.dataset.remote={mds_sample}")
     command += [f"train_loader.dataset.local={tmp_path / 'cache'}", f"save_folder={tmp_path / 'run'}"]
-    command += ["train_loader.num_workers=0", "max_duration=3ba", "dist_timeout=20"]
+    command += ["train_loader.num_workers=0", "max_duration=3ba", "dist_timeout=20", "train_loader.dataset.patience=10"]
     command += [f"code_paths=[{tmp_path / 'late_rank.py'}]", "callbacks={'late_rank:LateRank': {}}"]
     assert run(command, tmp_path / "log") != 0
     assert "Timed out waiting 20000ms" in (tmp_path / "log").read_text()
