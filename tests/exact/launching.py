@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.helpers.launcher import LONGEST, ROOT, Process, composer, ended, start
 
 SMOKE = "yamls/smoke.yaml"
@@ -107,9 +109,18 @@ class Run:
 
 
 def stop(trainer: Process, number: signal.Signals) -> int:
-    """Send a signal: SIGKILL to launcher, ranks and workers at once, another one to the launcher. Returns its code."""
+    """Send a signal: SIGKILL to launcher, ranks and workers at once, another one to the launcher, which ends its ranks.
+
+    Returns:
+        the launcher's exit code, when none of its ranks lives any more.
+    """
+    ranks = psutil.Process(trainer.pid).children()
     if number == signal.SIGKILL:
         os.killpg(trainer.pid, number)
     else:
         trainer.send_signal(number)
-    return trainer.wait(LONGEST)
+    code = trainer.wait(LONGEST)
+    # The kernel takes its time with the memory of a killed one; the launcher waits for those that it ends itself.
+    _, alive = psutil.wait_procs(ranks, timeout=LONGEST if number == signal.SIGKILL else 0)
+    assert not alive, "a rank outlives its launcher"
+    return code

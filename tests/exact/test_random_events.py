@@ -75,8 +75,8 @@ def test_every_sample_once_through_random_events(many_samples: Path, folder: Pat
         trouble = next(troubles)
         if trouble == "two starts":
             twin = begin(run, ranks, workers, microbatch, {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(sleepers)})
-            start = the_one_that_goes_on(start, twin)
-            refused += 1
+            start, one_refused = the_one_that_goes_on(start, twin)
+            refused += one_refused
             events.append("two starts at once")
         if not run.wait_for_batches(start.trainer, chance.randint(1, 6)):
             assert start.trainer.wait() == 75, start.output
@@ -155,13 +155,19 @@ def begin(run: Run, ranks: int, workers: int, microbatch: int, environment: dict
     return Start(trainer, run.logs[-1])
 
 
-def the_one_that_goes_on(first: Start, second: Start) -> Start:
-    """Of two starts at once one is refused; the other one."""
+def the_one_that_goes_on(first: Start, second: Start) -> tuple[Start, bool]:
+    """Of two starts at once one is refused, unless the other has used up all that was there before it was.
+
+    Returns:
+        the one that goes on, and whether the other one was refused.
+    """
     wait_until(lambda: first.trainer.poll() is not None or second.trainer.poll() is not None, "one has ended")
-    loser, winner = (first, second) if first.trainer.poll() is not None else (second, first)
-    assert loser.trainer.returncode == 2, loser.output
-    assert "is in use by attempt" in loser.output
-    return winner
+    ended_first, other = (first, second) if first.trainer.poll() is not None else (second, first)
+    if ended_first.trainer.returncode == 75:
+        return other, False
+    assert ended_first.trainer.returncode == 2, ended_first.output
+    assert "is in use by attempt" in ended_first.output
+    return other, True
 
 
 def cards(chance: random.Random, deck: Sequence[Card]) -> Iterator[Card]:

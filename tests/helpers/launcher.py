@@ -196,9 +196,12 @@ def _kept(number: int) -> bool:
 
 def _run(command: list[str], main: Any = None) -> None:
     """Run a program's main function, or its script, as if this process had been started for it."""
-    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2):
+    for number in (signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What importing Composer does in a program started afresh: by it the launcher ends its ranks before itself.
+    engine: Any = import_module("composer.core.engine")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, engine.sigterm_handler)
     own: Any = process.current_process()
     own.name, own._config["daemon"], process._parent_process = "MainProcess", False, None  # pyright: ignore
     tracker: Any = resource_tracker._resource_tracker
