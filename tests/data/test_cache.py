@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT
 from tests.helpers.loader import open_data, read_pass, smoke_on
+from theworld.data.cache.shard_cache import SnapshotStream
 from theworld.data.cache.space import make_room
 from theworld.data.shards.convert import convert
 from theworld.errors import UserError
@@ -235,3 +238,38 @@ def test_a_data_set_read_in_place_that_lost_or_cut_a_shard_is_one_line(mds_sampl
         assert "\n" not in str(raised.value)
         data.close()
         victim.unlink(missing_ok=True)
+
+
+def test_a_small_cache_is_told_with_how_often_shards_will_be_fetched(
+    mds_sample: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = sorted((path.stat().st_size for path in shards_in(mds_sample)), reverse=True)
+    fetched: list[str] = []
+    fetch = SnapshotStream._fetch_once
+
+    def counted(self: SnapshotStream, original: dict[str, Any], final: Path) -> None:
+        fetched.append(final.name)
+        fetch(self, original, final)
+
+    monkeypatch.setattr(SnapshotStream, "_fetch_once", counted)
+    settings = ["train_loader.num_workers=0", "global_train_batch_size=1"]
+    data = open_data(smoke_on(mds_sample, tmp_path, *settings, f"train_loader.dataset.cache_limit={sum(sizes[:4])}"))
+    assert len(read_pass(data)) == 26
+    data.close()
+    told = re.search(r"the (\d+) shards of this node will be fetched ([\d.]+) times each", caplog.text)
+    assert told is not None
+    assert int(told[1]) == len(sizes) == len(set(fetched))
+    assert float(told[2]) == pytest.approx(len(fetched) / len(sizes), rel=0.25)
+    assert len(fetched) > 1.5 * len(sizes)
+
+
+def test_a_cache_that_is_large_enough_is_not_mentioned(
+    mds_sample: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Smaller than the data set, but the window is smaller still."""
+    sizes = sorted((path.stat().st_size for path in shards_in(mds_sample)), reverse=True)
+    keys = {"cache_limit": sum(sizes[:5]), "shuffle_block_size": 1, "num_canonical_nodes": 1}
+    data = open_data(smoke_on(mds_sample, tmp_path, *(f"train_loader.dataset.{key}={keys[key]}" for key in keys)))
+    assert len(read_pass(data)) == 26
+    data.close()
+    assert "will be fetched" not in caplog.text

@@ -1,9 +1,11 @@
 """The order of a pass: exactly once, whatever the ranks, however the data grows."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
-from theworld.data.batches.order import Shuffle, Stage, pass_order, rank_batch
+from theworld.data.batches.order import Shuffle, Stage, pass_order, rank_batch, slide
 
 SHARDS = [7, 13, 1, 20, 9, 50, 4, 30]
 TOTAL = sum(SHARDS)
@@ -79,15 +81,57 @@ def test_ranks_share_a_batch_without_changing_it(ranks: int) -> None:
     assert fillers, "the last batch is short and must have been filled up"
 
 
-def test_few_shards_are_open_at_a_time_at_full_size() -> None:
-    shards = [200] * 4547
-    order = pass_order([Stage(0, 200 * 4547, 256)], shards, Shuffle(True, 1, 0, num_canonical_nodes=8))
-    assert len(set(order[:2560] // 200)) <= 8 * (4096 // 200 + 2)
-    per_half = [
-        set(np.concatenate([order[p + h : p + h + 128] for p in range(0, 256 * 500, 256)]) // 200) for h in (0, 128)
-    ]
-    shared = per_half[0] & per_half[1]
-    assert len(shared) <= 1, "two nodes, each reading half of every batch, must not need the same shards"
+FULL_SIZE = 909_419
+FULL_SHARDS = [200] * (FULL_SIZE // 200) + [FULL_SIZE % 200]
+
+
+def test_few_shards_are_open_at_a_time_and_few_are_opened_in_a_batch_at_full_size() -> None:
+    order = pass_order([Stage(0, FULL_SIZE, 256)], FULL_SHARDS, Shuffle(True, 1, 0, num_canonical_nodes=8))
+    shards, batches = order // 200, np.arange(FULL_SIZE) // 256
+    first = np.full(len(FULL_SHARDS), batches[-1])
+    last = np.zeros(len(FULL_SHARDS), np.int64)
+    np.minimum.at(first, shards, batches)
+    np.maximum.at(last, shards, batches)
+    opened = np.bincount(first, minlength=batches[-1] + 1)
+    left = np.bincount(last + 1, minlength=batches[-1] + 2)[:-1]
+    assert (opened - left).cumsum().max() <= 8 * (4096 // 200 + 3)
+    assert opened[0] <= 8 * 4, "a pass begins with few shards"
+    assert opened[8:].max() <= 7
+
+
+def test_two_nodes_do_not_need_the_same_shards() -> None:
+    order = pass_order([Stage(0, FULL_SIZE, 256)], FULL_SHARDS, Shuffle(True, 1, 0, num_canonical_nodes=8))
+    full = order[: FULL_SIZE // 256 * 256].reshape(-1, 2, 128) // 200
+    shared = set(full[:, 0].flat) & set(full[:, 1].flat)
+    assert len(shared) <= 1, "only the shard that the parts' border cuts"
+
+
+def test_growth_is_mixed_evenly_from_the_next_batch_on() -> None:
+    stages = [Stage(0, 500_000, 256), Stage(256 * 1000, 600_000, 256)]
+    order = pass_order(stages, FULL_SHARDS, Shuffle(True, 1, 0, num_canonical_nodes=8))
+    new = (order[256 * 1000 : 256 * 1200].reshape(-1, 256) >= 500_000).mean(axis=1)
+    share = 100_000 / (600_000 - 256_000)
+    assert new.min() > 0
+    assert new.max() < 1
+    assert abs(new.mean() - share) < 0.05
+
+
+def test_the_window_is_as_large_as_the_key_says() -> None:
+    samples = np.arange(20_000)
+    for size in (1, 50, 4096):
+        mixed = slide(samples, size, np.random.default_rng(0))
+        moved = np.abs(mixed - samples)
+        assert moved.max() <= size
+        assert size == 1 or moved.max() > size * 0.4
+    assert (slide(samples, 1, np.random.default_rng(0)) == samples).all()
+
+
+def test_a_pass_that_an_earlier_release_began_has_its_order_to_the_end() -> None:
+    """The digest was taken from that release."""
+    stages = [Stage(0, 30_000, 16), Stage(4_000, 40_000, 16)]
+    old = Shuffle.from_state({"enabled": True, "seed": 3, "groups": 4}, epoch=1)
+    order = pass_order(stages, [57] * 702, old)
+    assert hashlib.sha256(order.astype("<i8").tobytes()).hexdigest()[:16] == "1d8866138578be34"
 
 
 def test_stages_that_do_not_follow_are_refused() -> None:

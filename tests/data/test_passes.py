@@ -14,38 +14,12 @@ import torch
 from PIL import Image
 
 from tests.conftest import smoke_config
+from tests.helpers.growing import arrive, config_on, flat
 from tests.helpers.loader import ids_of, open_data
-from theworld.config.schema import Config
 from theworld.data.cache.snapshot import read_snapshot
 from theworld.data.shards.convert import convert
 from theworld.errors import UserError
 from theworld.model.build import load_processor
-
-
-def flat(batches: list[list[str]]) -> list[str]:
-    return [name for batch in batches for name in batch]
-
-
-@pytest.fixture
-def half_downloaded(raw_sample: Path, tmp_path: Path) -> Path:
-    """A copy of the sample with 10 of its 26 images there."""
-    raw = tmp_path / "raw"
-    (raw / "images").mkdir(parents=True)
-    os.link(raw_sample / "openspatial.json", raw / "openspatial.json")
-    arrive(raw_sample, raw, 10)
-    return raw
-
-
-def arrive(source: Path, raw: Path, count: int) -> None:
-    for image in sorted((source / "images").iterdir())[:count]:
-        target = raw / "images" / image.name
-        if not target.exists():
-            os.link(image, target)
-
-
-def config_on(raw: Path, tmp_path: Path, *overrides: str) -> Config:
-    cache = f"train_loader.dataset.local={tmp_path / 'cache'}"
-    return smoke_config(raw, tmp_path / "mds", cache, "global_train_batch_size=4", *overrides)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

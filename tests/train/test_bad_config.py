@@ -47,6 +47,8 @@ ROOT = Path(__file__).parents[2]
         (["scheduler.t_wamup=1ba"], "scheduler.t_wamup: unknown setting"),
         (["callbacks.speed_monitr={}", "model.gemma=/no/such/folder"], "did you mean speed_monitor"),
         (["train_loader.dataset.max_seq_len=24"], "max_seq_len"),
+        (["train_loader.dataset.num_canonical_nodes=0"], "train_loader.dataset.num_canonical_nodes: 0"),
+        (["train_loader.dataset.shuffle_block_size=0"], "train_loader.dataset.shuffle_block_size: 0"),
         (["train_loader.dataset.cache_limit=lots"], "train_loader.dataset.cache_limit: 'lots' is not a size"),
         (["parallelism_config.fsdp2={}"], "parallelism_config.fsdp2: unknown"),
         (["compile_config={mood: fast}"], "compile_config.mood: unknown setting; known are fullgraph"),

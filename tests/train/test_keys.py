@@ -86,6 +86,7 @@ def observed(raw_sample: Path, mds_sample: Path, tmp_path_factory: pytest.TempPa
         "train_loader.prefetch_factor=5",
         "train_loader.dataset.shuffle_seed=99",
         "train_loader.dataset.num_canonical_nodes=2",
+        "train_loader.dataset.shuffle_block_size=5",
         "progress_bar=false",
         "log_interval=3ba",
         "max_duration=6ba",
@@ -103,18 +104,19 @@ def ledger_of(config: Config) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_shuffle_seed_and_num_canonical_nodes_make_the_order_of_the_pass(observed: Observed, mds_sample: Path) -> None:
+def test_shuffle_keys_make_the_order_of_the_pass(observed: Observed, mds_sample: Path) -> None:
     trained = [name for line in ledger_of(observed.config)[:6] for name in line["ids"]]
     data_set = StreamingDataset(local=str(mds_sample), batch_size=1)
     ids = [str(data_set[index]["id"]) for index in range(26)]
 
-    def order(seed: int, num_canonical_nodes: int) -> list[str]:
-        shuffle = Shuffle(True, seed, epoch=0, num_canonical_nodes=num_canonical_nodes)
+    def order(seed: int, num_canonical_nodes: int, block_size: int) -> list[str]:
+        shuffle = Shuffle(True, seed, 0, num_canonical_nodes, block_size)
         sizes = [int(size) for size in data_set.samples_per_shard]
         return [ids[index] for index in pass_order([Stage(0, 26, 4)], sizes, shuffle)[:24]]
 
-    assert trained == order(99, 2)
-    assert order(17, 2) != order(99, 2) != order(99, 8), "the defaults must not look the same"
+    assert trained == order(99, 2, 5)
+    others = [order(17, 2, 5), order(99, 8, 5), order(99, 2, 4096)]
+    assert trained not in others, "the defaults must not look the same"
 
 
 def test_prefetch_factor_is_the_loaders(observed: Observed) -> None:

@@ -154,8 +154,13 @@ class DatasetConfig:
     """Shuffle the samples of a pass."""
     shuffle_seed: int | None = None
     """null: seed."""
-    num_canonical_nodes: int = 8
-    """Parts of the data that are read side by side, so that with up to this many nodes no shard goes to two."""
+    num_canonical_nodes: int | None = None
+    """Parts of the data that are read side by side, so that with up to this many nodes no shard goes to two. A pass
+    keeps what it began with. null: the number of nodes when the pass begins; with fewer than 8 nodes, twice, four or
+    eight times it, so that a batch mixes more shards."""
+    shuffle_block_size: int = 4096
+    """Samples of such a part among which one is drawn, a window that slides. More mixes better and needs more room in
+    the cache: about num_canonical_nodes x shuffle_block_size samples in all. A pass keeps what it began with."""
     patience: float = 600.0
     """Seconds to try again, with growing pauses, where remote or a shard cannot be reached; then the run saves and
     leaves with exit code 75."""

@@ -43,9 +43,11 @@ def check_training(config: Config, ranks: int, has_gpu: bool | None = None) -> N
             "global_train_batch_size": config.global_train_batch_size,
             "train_loader.prefetch_factor": config.train_loader.prefetch_factor,
             "train_loader.dataset.max_seq_len": config.train_loader.dataset.max_seq_len,
-            "train_loader.dataset.num_canonical_nodes": config.train_loader.dataset.num_canonical_nodes,
+            "train_loader.dataset.shuffle_block_size": config.train_loader.dataset.shuffle_block_size,
         }
     )
+    if config.train_loader.dataset.num_canonical_nodes is not None:
+        check_positive({"train_loader.dataset.num_canonical_nodes": config.train_loader.dataset.num_canonical_nodes})
     check_expected(config.train_loader)
     check_positive({"train_loader.num_workers": config.train_loader.num_workers, "seed": config.seed}, smallest=0)
     check_positive({"save_num_checkpoints_to_keep": config.save_num_checkpoints_to_keep}, smallest=-1)

@@ -15,7 +15,7 @@ import torch
 from composer.core import DataSpec
 from composer.utils import dist
 
-from theworld.config.schema import LoaderConfig
+from theworld.config.schema import DatasetConfig, LoaderConfig
 from theworld.config.sizes import parse_bytes
 from theworld.data.batches.collate import Collator, samples_in_batch, tokens_in_batch
 from theworld.data.batches.loader import PassLoader
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FEWEST_PARTS = 8
+"""Parts of the data that are read side by side on few nodes: a batch then mixes that many times as many shards."""
 LONGEST_TMPDIR = 107 - len("/pymp-12345678/listener-12345678")
 """Linux ends a socket's path at 107 bytes. Beyond it a worker's batches never arrive, and no error is raised."""
 
@@ -117,12 +119,8 @@ def build_data(
     settings = config.dataset
     encoder = SampleEncoder(processor, settings.max_seq_len)
     source, attempt = open_cache(config, known)
-    shuffle = Shuffle(
-        settings.shuffle,
-        seed if settings.shuffle_seed is None else settings.shuffle_seed,
-        epoch=0,
-        num_canonical_nodes=settings.num_canonical_nodes,
-    )
+    nodes = dist.get_world_size() // dist.get_local_world_size()
+    shuffle = first_shuffle(settings, seed, nodes)
     prepare = SampleTransform(encoder, settings.draw_bboxes, augment, seed)
     dataset = PassDataset(source, shuffle, global_batch_size, prepare, growing, latents)
     encoder.world_latents = dataset.latents is not None
@@ -146,6 +144,27 @@ def build_data(
         get_num_tokens_in_batch=tokens_in_batch,  # pyright: ignore[reportArgumentType] - Composer sums floats as well
     )
     return TrainData(spec, dataset, attempt, encoder.picture_bytes())
+
+
+def first_shuffle(settings: DatasetConfig, seed: int, nodes: int) -> Shuffle:
+    """How passes that begin now are shuffled.
+
+    Args:
+        settings: of the data set.
+        seed: if the settings name none.
+        nodes: of this start. Where the settings do not say how many parts there are, each node has equally many, so
+            that none needs another's shards, and there are at least :data:`FEWEST_PARTS`.
+    """
+    parts = settings.num_canonical_nodes
+    if parts is None:
+        parts = nodes * next(times for times in (1, 2, 4, 8) if nodes * times >= FEWEST_PARTS)
+    return Shuffle(
+        settings.shuffle,
+        seed if settings.shuffle_seed is None else settings.shuffle_seed,
+        epoch=0,
+        num_canonical_nodes=parts,
+        block_size=settings.shuffle_block_size,
+    )
 
 
 def leave_stopping_to_the_rank(worker: int) -> None:

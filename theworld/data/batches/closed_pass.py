@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from theworld.data.batches.order import Stage
+from theworld.data.batches.order import Shuffle, Stage
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,8 @@ class ClosedPass:
 
     position: int
     stages: tuple[Stage, ...]
+    shuffle: Shuffle
+    """Its own: the next pass may be shuffled in another way."""
 
     @property
     def batches(self) -> int:
@@ -26,8 +28,22 @@ class ClosedPass:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"position": self.position, "stages": [stage.state_dict() for stage in self.stages]}
+        return {
+            "position": self.position,
+            "stages": [stage.state_dict() for stage in self.stages],
+            "shuffle": self.shuffle.state_dict(),
+        }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> ClosedPass:
-        return cls(int(state["position"]), tuple(Stage.from_state(stage) for stage in state["stages"]))
+    def from_state(cls, state: dict[str, Any], following: Shuffle) -> ClosedPass:
+        """What :meth:`state_dict` gave.
+
+        Args:
+            state: the state.
+            following: of the pass after it, whose settings it shares where its own are not written down.
+        """
+        stages = tuple(Stage.from_state(stage) for stage in state["stages"])
+        epoch = following.epoch - 1
+        own = state.get("shuffle")
+        shuffle = Shuffle.from_state(own, epoch) if own is not None else replace(following, epoch=epoch)
+        return cls(int(state["position"]), stages, shuffle)

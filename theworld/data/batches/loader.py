@@ -66,6 +66,7 @@ class PassLoader(DataLoader):
         starts = dataset.batch_starts()
         if not len(starts):
             return
+        dataset.warn_of_small_cache()
         batches = super().__iter__()
         for start in starts:
             batch = next_on_all_ranks(batches)

@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 Indices = NDArray[np.int64]
 
 SHUFFLE_BLOCK = 4096
-"""Samples that are shuffled with each other within a part: about twenty shards of 200, few enough to be opened
-before the first batch, enough to break up what a shard has in common."""
+"""Samples of a part among which one is drawn, if nothing else is said: about twenty shards of 200, few enough to be
+kept on a node, enough to break up what a shard has in common."""
+BLOCKS, WINDOW = 1, 2
+"""How a part is mixed: block after block, as passes were that an earlier release began, or in a window that slides."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,30 @@ class Shuffle:
     num_canonical_nodes: int
     """Parts of the data that are read side by side. Each batch takes equally many samples from each, and the same
     slots of every batch come from the same part, so that with up to this many nodes no shard is needed on two."""
+    block_size: int = SHUFFLE_BLOCK
+    """Samples of a part among which one is drawn."""
+    mixing: int = WINDOW
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "enabled": self.enabled,
+            "seed": self.seed,
+            "groups": self.num_canonical_nodes,
+            "block_size": self.block_size,
+            "mixing": self.mixing,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], epoch: int) -> Shuffle:
+        """What :meth:`state_dict` gave; a state that does not say how it mixes is of a release that had blocks."""
+        return cls(
+            bool(state["enabled"]),
+            int(state["seed"]),
+            epoch,
+            int(state["groups"]),
+            int(state.get("block_size", SHUFFLE_BLOCK)),
+            int(state.get("mixing", BLOCKS)),
+        )
 
 
 def pass_order(stages: Sequence[Stage], shard_sizes: Sequence[int], shuffle: Shuffle) -> Indices:
@@ -81,7 +107,7 @@ def pass_order(stages: Sequence[Stage], shard_sizes: Sequence[int], shuffle: Shu
             generator = np.random.default_rng([shuffle.seed, shuffle.epoch, number])
             # Only the shards known at the stage may count, else later growth would change an earlier order.
             known_ends = ends[: np.searchsorted(ends, stage.samples) + 1]
-            rest = arrange(rest, known_ends, stage.global_batch_size, shuffle.num_canonical_nodes, generator)
+            rest = arrange(rest, known_ends, stage.global_batch_size, shuffle, generator)
         else:
             rest = np.sort(rest)
         order = np.concatenate([order[: stage.position], rest])
@@ -90,30 +116,39 @@ def pass_order(stages: Sequence[Stage], shard_sizes: Sequence[int], shuffle: Shu
 
 
 def arrange(
-    samples: Indices, shard_ends: Indices, batch: int, num_canonical_nodes: int, generator: np.random.Generator
+    samples: Indices, shard_ends: Indices, batch: int, shuffle: Shuffle, generator: np.random.Generator
 ) -> Indices:
     """Shuffle so that each batch mixes many shards, yet few shards are open at a time.
 
-    Shards are put in random order and cut into ``num_canonical_nodes`` equal parts; each part is shuffled in blocks;
-    each batch takes ``batch / num_canonical_nodes`` consecutive samples from every part. Samples that do not fill a
-    batch come last.
+    Shards are put in random order and cut into ``num_canonical_nodes`` equal parts; each part is mixed over
+    ``block_size`` samples; each batch takes ``batch / num_canonical_nodes`` consecutive samples from every part.
+    Samples that do not fill a batch come last.
     """
-    num_canonical_nodes = math.gcd(batch, num_canonical_nodes)
+    num_canonical_nodes = math.gcd(batch, shuffle.num_canonical_nodes)
+    mix = shuffle_blocks if shuffle.mixing == BLOCKS else slide
     shards = np.searchsorted(shard_ends, samples, side="right")
     rank_of_shard = generator.permutation(len(shard_ends))
     by_shard = samples[np.lexsort((samples, rank_of_shard[shards]))]
     full_batches = len(by_shard) // batch
     filled, leftover = by_shard[: full_batches * batch], by_shard[full_batches * batch :]
     parts = filled.reshape(num_canonical_nodes, -1)
-    mixed = np.stack([shuffle_blocks(part, generator) for part in parts]) if full_batches else parts
+    mixed = np.stack([mix(part, shuffle.block_size, generator) for part in parts]) if full_batches else parts
     rows = mixed.reshape(num_canonical_nodes, full_batches, batch // num_canonical_nodes).transpose(1, 0, 2).reshape(-1)
     return np.concatenate([rows, generator.permutation(leftover)])
 
 
-def shuffle_blocks(samples: Indices, generator: np.random.Generator) -> Indices:
-    """Each run of ``SHUFFLE_BLOCK`` samples shuffled within itself."""
-    starts = range(0, len(samples), SHUFFLE_BLOCK)
-    return np.concatenate([generator.permutation(samples[start : start + SHUFFLE_BLOCK]) for start in starts])
+def slide(samples: Indices, block_size: int, generator: np.random.Generator) -> Indices:
+    """Samples sorted by their position plus uniform noise of the block's size: a window of so many positions slides
+    over the part, and its shards are opened and left one by one, at another moment in each part."""
+    noise = generator.random(len(samples)) * block_size
+    return samples[np.argsort(np.arange(len(samples)) + noise, kind="stable")]
+
+
+def shuffle_blocks(samples: Indices, block_size: int, generator: np.random.Generator) -> Indices:
+    """Each run of ``block_size`` samples shuffled within itself. All parts change their block in the same batch, which
+    opens all shards of the next one; kept for passes that were begun so."""
+    starts = range(0, len(samples), block_size)
+    return np.concatenate([generator.permutation(samples[start : start + block_size]) for start in starts])
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from theworld.data.batches.closed_pass import ClosedPass
 from theworld.data.batches.collate import PADDING_SAMPLE
-from theworld.data.batches.order import SHUFFLE_BLOCK, Indices, Shuffle, Stage, pass_order, rank_batch
+from theworld.data.batches.fetches import NodeShare, warn_of_fetches
+from theworld.data.batches.order import Indices, Shuffle, Stage, pass_order, rank_batch
 from theworld.data.batches.sample_encoder import EncodedSample
 from theworld.data.cache.attempt_folder import new_name
 from theworld.data.cache.latent_store import LatentWish, WorldLatents, find_latents
@@ -28,7 +29,7 @@ from theworld.data.cache.lookahead import ShardLookahead
 from theworld.data.cache.shard_cache import SnapshotStream
 from theworld.data.cache.shared_memory import one_opening_at_a_time, record_segments
 from theworld.data.cache.snapshot import Snapshot, read_snapshot
-from theworld.data.cache.space import check_capacity, in_megabytes
+from theworld.data.cache.space import check_capacity
 from theworld.data.cache.streaming_internals import open_shards, release_segments, segments_number
 from theworld.errors import NotNow, UserError
 from theworld.labels import IGNORE
@@ -37,7 +38,8 @@ from theworld.ranks import from_rank_zero, raise_on_all_ranks
 
 log = logging.getLogger(__name__)
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+"""1: passes of such a state are mixed in blocks (:data:`~theworld.data.batches.order.BLOCKS`), and end so."""
 BATCHES_AHEAD = 4
 """Batches whose shards each worker fetches before it needs them."""
 
@@ -70,7 +72,7 @@ class PassDataset(IterableDataset):
 
     Args:
         source: the data set.
-        shuffle: for the first pass; later ones count its epoch up.
+        shuffle: for the first pass; later ones count its epoch up. A pass that is loaded keeps what it began with.
         global_batch_size: samples of a batch over all ranks; must divide by the ranks.
         prepare: MDS sample and the number of its pass to encoded sample; runs in the workers.
         follow_growth: take up generations that were added, on resume, when :attr:`growth_wanted` is set, and when the
@@ -89,6 +91,8 @@ class PassDataset(IterableDataset):
     ) -> None:
         super().__init__()
         self.source = source
+        self.wanted_shuffle = shuffle
+        """Of passes that are yet to begin; one that has begun keeps its own."""
         self.shuffle = shuffle
         self.global_batch_size = global_batch_size
         self.prepare = prepare
@@ -105,6 +109,8 @@ class PassDataset(IterableDataset):
         self.closed: ClosedPass | None = None
         self.latents: WorldLatents | None = None
         self._shards: StreamingDataset | None = None
+        self._small_cache: int | None = None
+        """Bytes that the node's cache holds, on its first rank and until that is said, if it cannot hold all."""
         snapshot = self.newest_snapshot()
         self.latents = find_latents(latents, snapshot)
         self._open(snapshot)
@@ -181,18 +187,17 @@ class PassDataset(IterableDataset):
         raise_on_all_ranks(fault)
 
     def _check_room_of_node(self, local: str) -> None:
-        """Refuse a cache that cannot hold a few shards; warn if it cannot hold those that are read side by side."""
-        sizes = [int(shard["raw_data"]["bytes"]) for shard in self.snapshot.shards]
+        """Refuse a cache that cannot hold a few shards."""
+        sizes = self.snapshot.shard_bytes
         capacity = check_capacity(Path(local).resolve(), self.source.cache_limit, sizes)
-        total = sum(sizes)
-        shards_of_a_group = SHUFFLE_BLOCK * len(sizes) / self.snapshot.samples + 1
-        side_by_side = min(total, int(self.shuffle.num_canonical_nodes * shards_of_a_group * total / len(sizes)))
-        if capacity < side_by_side and self.shuffle.enabled:
-            log.warning(
-                "the cache of shards holds %s, but %s are read side by side: some shards are fetched several times",
-                in_megabytes(capacity),
-                in_megabytes(side_by_side),
-            )
+        self._small_cache = capacity if capacity < sum(sizes) else None
+
+    def warn_of_small_cache(self) -> None:
+        """Say, once after each opening, how often the node's cache will fetch shards, if that is more than once."""
+        if self._small_cache is not None:
+            node = NodeShare(self.global_batch_size, dist.get_node_rank(), self.ranks // dist.get_local_world_size())
+            warn_of_fetches(self.order[self.position :], self.snapshot, node, self._small_cache)
+            self._small_cache = None
 
     def _reorder(self) -> None:
         self.order: Indices = pass_order(self.stages, self.snapshot.shard_sizes, self.shuffle)
@@ -201,12 +206,13 @@ class PassDataset(IterableDataset):
         """Begin a pass over all that is known."""
         self.position = 0
         self.lost = []
+        self.shuffle = replace(self.wanted_shuffle, epoch=self.shuffle.epoch)
         self.stages = [Stage(0, self.snapshot.samples, self.global_batch_size)]
         self._reorder()
 
     def finish_pass(self) -> None:
         """The pass is over; the next one shuffles everything together."""
-        self.closed = ClosedPass(self.position, tuple(self.stages))
+        self.closed = ClosedPass(self.position, tuple(self.stages), self.shuffle)
         self.shuffle = replace(self.shuffle, epoch=self.shuffle.epoch + 1)
         self.start_pass()
 
@@ -219,7 +225,7 @@ class PassDataset(IterableDataset):
         closed = self.closed
         if self.position or closed is None or closed.stages[-1].samples >= self.snapshot.samples:
             return None
-        self.shuffle = replace(self.shuffle, epoch=self.shuffle.epoch - 1)
+        self.shuffle = closed.shuffle
         self.position = closed.position
         self.stages = [*closed.stages, Stage(closed.position, self.snapshot.samples, self.global_batch_size)]
         self.closed = None
@@ -304,11 +310,7 @@ class PassDataset(IterableDataset):
             "stages": [stage.state_dict() for stage in self.stages],
             "lost": [list(batch) for batch in self.lost],
             "closed": self.closed.state_dict() if self.closed is not None else None,
-            "shuffle": {
-                "enabled": self.shuffle.enabled,
-                "seed": self.shuffle.seed,
-                "groups": self.shuffle.num_canonical_nodes,
-            },
+            "shuffle": self.shuffle.state_dict(),
             "generations": [generation.state_dict() for generation in self.snapshot.generations],
             "fingerprint": self.snapshot.fingerprint,
         }
@@ -325,7 +327,7 @@ class PassDataset(IterableDataset):
         if isinstance(state, str):
             state = json.loads(state)
         assert isinstance(state, dict)
-        if state.get("version") != STATE_VERSION:
+        if state.get("version") not in (1, STATE_VERSION):
             raise UserError(
                 "the checkpoint's data set state is of another version; start a new pass (load_weights_only)"
             )
@@ -336,12 +338,11 @@ class PassDataset(IterableDataset):
                 f"{state['fingerprint']}); put it back, or start a new pass from the weights: load_path=CHECKPOINT "
                 "load_weights_only=true and another save_folder"
             )
-        saved = state["shuffle"]
-        self.shuffle = Shuffle(bool(saved["enabled"]), int(saved["seed"]), int(state["epoch"]), int(saved["groups"]))
+        self.shuffle = Shuffle.from_state(state["shuffle"], int(state["epoch"]))
         self.stages = [Stage.from_state(stage) for stage in state["stages"]]
         self.position = int(state["position"])
         self.lost = [(int(first), int(end)) for first, end in state.get("lost", ())]
-        self.closed = ClosedPass.from_state(state["closed"]) if state.get("closed") else None
+        self.closed = ClosedPass.from_state(state["closed"], self.shuffle) if state.get("closed") else None
         if self.position == 0:
             self.start_pass()
             return

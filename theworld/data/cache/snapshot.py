@@ -53,6 +53,11 @@ class Snapshot:
         return [int(shard["samples"]) for shard in self.shards]
 
     @property
+    def shard_bytes(self) -> list[int]:
+        """Bytes of each shard as it is read, unpacked."""
+        return [int(shard["raw_data"]["bytes"]) for shard in self.shards]
+
+    @property
     def fingerprint(self) -> str:
         """Names the whole snapshot."""
         text = "\n".join(f"{generation.name} {generation.fingerprint}" for generation in self.generations)
