@@ -144,8 +144,16 @@ def logger_settings(config: Config, save_folder: Path) -> dict[str, Any]:
         settings["init_kwargs"] = {"id": same_run, "resume": "allow", **(settings.get("init_kwargs") or {})}
         named["wandb"] = {"name": config.run_name, **settings}
     if named.get("mlflow") is not None:
-        named["mlflow"] = {"run_name": config.run_name, "resume": True, **named["mlflow"]}
+        named["mlflow"] = {"run_name": config.run_name, "resume": True, **mlflow_store(save_folder), **named["mlflow"]}
         # Composer looks for the run to go on with by the tag run_name, which it takes from here or from the Trainer's
         # name, and that is the same for every save_folder of one YAML.
         os.environ.setdefault("RUN_NAME", f"{config.run_name}-{same_run}")
     return named
+
+
+def mlflow_store(save_folder: Path) -> dict[str, str]:
+    """Where MLflow keeps the run if neither the YAML nor the environment says: beside TensorBoard's files, not in the
+    folder that the command happens to be called from."""
+    if {"MLFLOW_TRACKING_URI", "DATABRICKS_TOKEN"} & set(os.environ):
+        return {}
+    return {"tracking_uri": f"sqlite:///{save_folder.absolute() / 'mlflow.db'}"}
