@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Tests of one file stay in one process: they share what is costly to build.
+PARALLEL ?= -n 2 --dist loadfile
 
 .PHONY: demo test test-all lint format docs setup clean
 
@@ -10,7 +12,7 @@ demo: $(READY)  ## the main job on the built-in sample: convert, train, kill, re
 	$(BIN)/python recipes/demo.py
 
 test: $(READY)  ## the fast tests, minutes
-	$(BIN)/python -m pytest -m "not slow and not dist and not slurm and not gpu and not realsize"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not dist and not slurm and not gpu and not realsize"
 
 test-all: $(READY)  ## every test that this machine can run, and the linters
 	$(BIN)/ruff check .

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hub_double import WRITE_TOKEN, HubDouble
 
+from tests.helpers.launcher import LONGEST, Process, composer, ended, start
 from tests.helpers.tensorboard import logged
 
-ROOT = Path(__file__).parents[2]
-LONGEST = 240.0
 REPO = "someone/spatial"
 SETTINGS = (
     "global_train_batch_size=4",
@@ -38,7 +35,7 @@ class HubRun:
     mds: Path
     folder: Path
     token: str | None = WRITE_TOKEN
-    outputs: list[str] = field(default_factory=list)
+    logs: list[Path] = field(default_factory=list)
 
     @property
     def save_folder(self) -> Path:
@@ -52,9 +49,9 @@ class HubRun:
         return {**self.hub.environment(self.folder / "home", self.token), **more}
 
     def command(self, *settings: str, ranks: int = 1) -> list[str]:
-        start = [sys.executable] if ranks == 1 else [str(Path(sys.executable).with_name("composer")), "-n", str(ranks)]
         where = [f"convert.out={self.mds}", f"save_folder={self.save_folder}"]
-        return [*start, "recipes/train.py", "yamls/smoke.yaml", *where, *SETTINGS, *settings]
+        trained = ["yamls/smoke.yaml", *where, *SETTINGS, *settings]
+        return composer(ranks, *trained) if ranks > 1 else [sys.executable, "recipes/train.py", *trained]
 
     def train(self, *settings: str, ranks: int = 1, repo: str | None = REPO) -> int:
         """Train to the end and return the exit code."""
@@ -62,45 +59,29 @@ class HubRun:
         return self.run(self.command(*hub, *settings, ranks=ranks))
 
     def run(self, command: list[str]) -> int:
-        done = subprocess.run(
-            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=LONGEST, check=False
-        )
-        self.outputs.append(done.stdout + done.stderr)
-        return done.returncode
+        return ended(self.begin(command))
 
-    def start(self, *settings: str) -> subprocess.Popen[str]:
-        """Train in the background; :meth:`end` collects what it printed."""
-        return subprocess.Popen(
-            self.command(f"hub.repo_id={REPO}", *settings),
-            cwd=ROOT,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+    def start(self, *settings: str) -> Process:
+        """Train in the background."""
+        return self.begin(self.command(f"hub.repo_id={REPO}", *settings))
 
-    def end(self, trainer: subprocess.Popen[str]) -> int:
-        """Wait for its end and return the exit code."""
-        try:
-            output, _ = trainer.communicate(timeout=LONGEST)
-        except subprocess.TimeoutExpired:
-            os.killpg(trainer.pid, signal.SIGKILL)
-            raise
-        self.outputs.append(output)
-        return trainer.returncode
+    def begin(self, command: list[str]) -> Process:
+        """Start a command, fresh each time: the Hub's client reads its variables when it is imported."""
+        self.logs.append(self.folder / f"start-{len(self.logs)}.log")
+        return start(command, self.logs[-1], self.environment)
 
-    def wait_for(self, trainer: subprocess.Popen[str], what: object) -> None:
+    def wait_for(self, trainer: Process, what: Callable[[], object]) -> None:
         """Until ``what()`` is true; fails if the trainer ends before."""
         end = time.monotonic() + LONGEST
-        while not what():  # type: ignore[operator]
-            assert trainer.poll() is None, trainer.communicate()[0]
+        while not what():
+            assert trainer.poll() is None, self.output
             assert time.monotonic() < end
             time.sleep(0.02)
 
     @property
     def output(self) -> str:
-        return self.outputs[-1]
+        """What the newest start printed."""
+        return self.logs[-1].read_text(errors="replace")
 
     @property
     def errors(self) -> list[str]:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from hub_double import FINE_TOKEN, READ_TOKEN, WRITE_TOKEN, Fault, HubDouble
-from hub_run import REPO, ROOT
+from hub_run import REPO
+
+from tests.helpers.launcher import ROOT
 
 CHECK = """
 import sys

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from hub_double import WRITE_TOKEN, Fault, HubDouble
-from hub_run import REPO, ROOT, HubRun, holds
+from hub_run import REPO, HubRun, holds
+
+from tests.helpers.launcher import ROOT, ended
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +66,7 @@ def test_a_run_goes_on_from_nothing_but_the_repos_name(run: HubRun, hub: HubDoub
     assert run.train(SCHEDULE) == 0, run.output
     assert "finished already" in run.output
     assert len(run.titles()) == 4, "what came from the Hub is not sent back"
-    assert not any(WRITE_TOKEN in output for output in run.outputs)
+    assert not any(WRITE_TOKEN in log.read_text() for log in run.logs)
     assert not holds(run.save_folder, WRITE_TOKEN)
     assert not any(WRITE_TOKEN.encode() in data for data in hub.repos[REPO].head.files.values())
 
@@ -97,7 +99,7 @@ def test_a_stop_with_a_stalled_hub_keeps_to_its_grace_and_the_next_start_makes_u
     run.wait_for(trainer, lambda: batches.read_bytes().count(b"\n") > seen + 4)
     begun = time.monotonic()
     trainer.send_signal(signal.SIGTERM)
-    assert run.end(trainer) == 85, run.output
+    assert ended(trainer) == 85, run.output
     assert time.monotonic() - begun < 15
     assert "the next start of the run does it" in run.output
     stall.release.set()
@@ -116,7 +118,7 @@ def test_killed_during_an_upload_the_repo_holds_the_checkpoint_before(run: HubRu
     run.wait_for(trainer, stall.reached.is_set)
     before = hub.repos[REPO].head
     os.killpg(trainer.pid, signal.SIGKILL)
-    assert run.end(trainer) == -signal.SIGKILL
+    assert ended(trainer) == -signal.SIGKILL
     assert hub.repos[REPO].head is before
     assert not holds(run.folder, WRITE_TOKEN)
     run.forget()

@@ -89,7 +89,7 @@ class MetadataUnpickler(pickle._Unpickler):
     dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)  # pyright: ignore[reportAttributeAccessIssue]
 
     def load_build(self) -> None:
-        """Give an object its fields: never a class or a function its own, which all of this process would then have."""
+        """Set an object's fields; refused for a class or a function, whose fields all code of this process shares."""
         if callable(self.stack[-2]):  # pyright: ignore[reportAttributeAccessIssue]
             raise Refused("GLOBAL setattr")
         super().load_build()  # pyright: ignore[reportAttributeAccessIssue]

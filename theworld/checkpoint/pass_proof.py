@@ -46,7 +46,7 @@ class IdSum:
 
 
 def no_ids() -> dict[str, IdSum]:
-    """Nothing of any kind."""
+    """An empty sum for each kind of id."""
     return {kind: IdSum() for kind in KINDS}
 
 

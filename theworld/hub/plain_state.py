@@ -58,7 +58,7 @@ def plain_state(whole: Any) -> dict[str, Any]:
 
 
 def check_random(of_rank: Mapping[str, Any]) -> None:
-    """See that the states of a rank's generators of chance are such, by setting generators of no other use to them.
+    """See that a rank's random states are such, by setting generators to them that nothing else uses.
 
     Raises:
         ValueError, TypeError, KeyError: one is not.

@@ -107,7 +107,7 @@ class SampleEncoder:
         return EncodedSample(sample.id, input_ids, labels, pixels, turns_cut, problems, no_loss)
 
     def picture_bytes(self) -> int:
-        """Of a sample's pixels and latents, the same for every sample."""
+        """Bytes of a sample's pixels and latents; the same for every sample."""
         return sum(tensor.nbytes for tensor in self.without_loss("", "").pixels.values())
 
     def without_loss(self, sample_id: str, reason: str) -> EncodedSample:

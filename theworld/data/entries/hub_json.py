@@ -120,7 +120,7 @@ class HubFile:
         return self.path
 
     def _check_space(self, size: int) -> None:
-        """Better to know before 30 GB than after."""
+        """Refuse before the download if the disk has no room for it."""
         partial = (self.folder / ".cache" / "huggingface" / "download").glob("**/*.incomplete")
         there = sum(path.stat().st_size for path in partial)
         if shutil.disk_usage(self.folder).free + there < size:

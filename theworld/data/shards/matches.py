@@ -32,7 +32,7 @@ class Matches:
     to_be: Counter[str] = field(default_factory=Counter)
 
     def cap(self, most: int, samples: dict[str, int]) -> None:
-        """No more than so many samples in all are wanted; ``samples`` has what each part holds."""
+        """Reduce the counts to ``most`` samples in all; ``samples`` is what each part holds already."""
         room = max(0, most - sum(samples.values()))
         for part, there in samples.items():
             self.to_be[part] = min(self.to_be[part], there + room)

@@ -74,7 +74,7 @@ class Pending:
         return read_json(self.folder / READY)
 
     def fits(self, train: DataSet, evaluation: DataSet) -> bool:
-        """Whether each part still here can take its name in its data set."""
+        """Whether the name of every part that is not published yet is still free in its data set."""
         targets = self.snapshot["targets"]
         return all(
             data_set.next_name() == targets[part] or not (self.folder / part).is_dir()

@@ -52,7 +52,7 @@ class Pictures(Dataset):
         return {"shard": number, "id": sample["id"], "pixels": sample_pixels(sample, self.record)}
 
     def reader(self, number: int) -> Reader:
-        """Of a shard, which stays open for as long as it is the last one asked for."""
+        """The open shard of this number; it stays open until another one is asked for."""
         if self.opened is None or self.opened[0] != number:
             self.opened = number, OpenShard(self.generation, self.shards[number])
         return self.opened[1].reader
