@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from theworld.config.schema import FreezeConfig, ModelConfig
+from theworld.config.schema import FreezeConfig, ModelConfig, ProjectorConfig
 from theworld.model import TheWorldProcessor, load_model
 from theworld.model.flops import Work, count_flops, trained_parts
 from theworld.train.composer_model import ComposerTheWorld
@@ -55,6 +56,21 @@ def test_torch_counts_the_same_within_three_percent(
     assert counted.recomputed == 0
     assert counted.total == pytest.approx(step(model, full_batch), rel=0.03)
     assert min(counted.language, counted.vision, counted.vae, counted.projector) > 0
+
+
+@pytest.mark.parametrize("mode", ["spatial", "channel", "pool", "resampler"])
+@pytest.mark.parametrize("stage", ["projector", "vae"])
+def test_every_projector_is_counted(tiny_config: Callable[..., ModelConfig], mode: str, stage: str) -> None:
+    model = load_model(tiny_config(freeze=STAGES[stage], projector=ProjectorConfig(mode=mode)))
+    work = Work(lengths=(300,), answers=5, pictures=1, worlds=2, encoded=2)
+    projector = model.model.world_projector
+    assert projector is not None
+    latents = torch.randn(2, 16, 8, 8, requires_grad=stage == "vae")
+    # The fused attention of a CPU is not among what torch counts.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        projector(latents).sum().backward()
+    counted = count_flops(model.config, trained_parts(model), work).projector
+    assert counted == pytest.approx(counter.get_total_flops(), rel=0.03)
 
 
 def test_recomputation_is_counted_apart(

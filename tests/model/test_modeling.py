@@ -244,7 +244,7 @@ def test_a_step_moves_the_projector_and_nothing_that_is_frozen(model, processor,
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "linear"])
-@pytest.mark.parametrize("mode", ["spatial", "channel", "patch"])
+@pytest.mark.parametrize("mode", ["spatial", "channel", "patch", "pool", "resampler"])
 def test_a_new_projector_gives_tokens_of_the_size_of_words(tiny_config, pictures, mode, architecture):
     cfg = tiny_config(projector=ProjectorConfig(mode=mode, architecture=architecture, patch=2))
     model, processor = load_model(cfg), load_processor(cfg)
@@ -358,7 +358,7 @@ def test_generate_takes_several_samples_of_a_picture(model, processor, pictures)
 # --- saving ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["spatial", "channel", "patch"])
+@pytest.mark.parametrize("mode", ["spatial", "channel", "patch", "pool", "resampler"])
 def test_a_saved_and_reloaded_model_gives_the_same_logits(tiny_config, make_batch, tmp_path: Path, mode):
     cfg = tiny_config(projector=ProjectorConfig(mode=mode, patch=2))
     model, processor = load_model(cfg, seed=5), load_processor(cfg)

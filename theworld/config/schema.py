@@ -85,11 +85,15 @@ class ProjectorConfig:
     """How a world latent (16, S/8, S/8) becomes tokens of the language model's width."""
 
     mode: str = "patch"
-    """spatial: one token per latent position; channel: 16 tokens; patch: one per patch x patch positions."""
+    """spatial: one token per latent position; channel: 16 tokens; patch: one per patch x patch positions, of all their
+    values; pool: one per patch x patch positions, of the least and the greatest value of each channel; resampler: one
+    per learned query, which reads all positions by cross-attention."""
     architecture: str = "mlp"
     """mlp (two layers, GELU between) or linear."""
     patch: int = 4
-    """Side of a patch in latent positions, for mode patch."""
+    """Side of a patch in latent positions, for modes patch and pool."""
+    queries: int = 64
+    """Learned queries, for mode resampler."""
 
 
 @dataclass

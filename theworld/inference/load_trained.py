@@ -181,7 +181,8 @@ def draws_boxes(save_folder: Path) -> bool:
 
 def identity_of(config: TheWorldConfig, weights: str | None) -> str:
     """A hash of the weights and of what the model is made of."""
-    parts = [weights or "", config.projector_mode, str(config.enable_world), str(config.world_image_size)]
+    projector = (config.projector_mode, str(config.projector_patch), str(config.projector_queries))
+    parts = [weights or "", *projector, str(config.enable_world), str(config.world_image_size)]
     return hashlib.sha256(json.dumps([*parts, config.base]).encode()).hexdigest()[:16]
 
 

@@ -40,13 +40,14 @@ def _processor(cfg: ModelConfig, gemma: Base) -> TheWorldProcessor:
         raise UserError(f"model.gemma: {gemma.folder} has no processor of Gemma 3: {first_line(error)}") from error
     assert isinstance(plain, Gemma3Processor)
     projector, side = cfg.projector, cfg.world_image_size // VAE_STRIDE
+    tokens = count_world_tokens(projector.mode, projector.patch, side, projector.queries) if cfg.enable_world else 0
     return TheWorldProcessor(
         image_processor=plain.image_processor,
         tokenizer=plain.tokenizer,
         chat_template=plain.chat_template,
         image_seq_length=plain.image_seq_length,
         enable_world=cfg.enable_world,
-        num_world_tokens=count_world_tokens(projector.mode, projector.patch, side) if cfg.enable_world else 0,
+        num_world_tokens=tokens,
         world_image_size=cfg.world_image_size,
     )
 
@@ -86,6 +87,7 @@ def build_config(cfg: ModelConfig, gemma: Base, vae: Base | None) -> TheWorldCon
     config.projector_mode = cfg.projector.mode
     config.projector_architecture = cfg.projector.architecture
     config.projector_patch = cfg.projector.patch
+    config.projector_queries = cfg.projector.queries
     ids = processor.world_token_ids
     config.start_of_world_token_id, config.end_of_world_token_id, config.world_token_id = ids
     return config

@@ -5,7 +5,7 @@ from __future__ import annotations
 from theworld.config.schema import ModelConfig
 from theworld.errors import UserError
 
-PROJECTOR_MODES = ("spatial", "channel", "patch")
+PROJECTOR_MODES = ("spatial", "channel", "patch", "pool", "resampler")
 PROJECTOR_ARCHITECTURES = ("mlp", "linear")
 
 FROZEN_DTYPES = (None, "fp32", "bf16")
@@ -17,12 +17,14 @@ VAE_STRIDE = 8
 """Pixels of the world picture per latent position, along each side."""
 
 
-def count_world_tokens(mode: str, patch: int, latent_side: int, channels: int = VAE_CHANNELS) -> int:
+def count_world_tokens(mode: str, patch: int, latent_side: int, queries: int = 0, channels: int = VAE_CHANNELS) -> int:
     """How many tokens a latent of shape (channels, latent_side, latent_side) becomes, start and end not counted."""
     if mode == "spatial":
         return latent_side**2
     if mode == "channel":
         return channels
+    if mode == "resampler":
+        return queries
     return (latent_side // patch) ** 2
 
 
@@ -60,11 +62,13 @@ def check_model_config(cfg: ModelConfig) -> None:
             f"model.world_image_size is {size}; expected a multiple of {VAE_STRIDE}, the VAE's stride (512 is usual)"
         )
     side = size // VAE_STRIDE
-    if projector.mode == "patch" and (projector.patch < 1 or side % projector.patch):
+    if projector.mode in ("patch", "pool") and (projector.patch < 1 or side % projector.patch):
         raise UserError(
             f"model.projector.patch is {projector.patch}; expected a divisor of {side}, "
             f"the side of the latent at model.world_image_size {size}"
         )
+    if projector.mode == "resampler" and projector.queries < 1:
+        raise UserError(f"model.projector.queries is {projector.queries}; expected 1 or more (64 is usual)")
 
 
 def check_attention(name: str) -> None:

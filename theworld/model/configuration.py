@@ -23,9 +23,10 @@ class TheWorldConfig(Gemma3Config):
         enable_world: whether the model has a world path; without it the model is plain Gemma 3.
         vae: the VAE's own configuration (including ``latents_mean`` and ``latents_std``).
         world_image_size: side in pixels of the square picture that the VAE sees.
-        projector_mode: ``spatial``, ``channel`` or ``patch``.
+        projector_mode: ``spatial``, ``channel``, ``patch``, ``pool`` or ``resampler``.
         projector_architecture: ``mlp`` or ``linear``.
-        projector_patch: side of a patch in latent positions, for mode ``patch``.
+        projector_patch: side of a patch in latent positions, for modes ``patch`` and ``pool``.
+        projector_queries: learned queries, for mode ``resampler``.
         start_of_world_token_id, end_of_world_token_id, world_token_id: ids of the tokenizer's world tokens.
         with_world_encoder: whether the model holds the VAE's encoder; without it, it takes latents only.
         partial_weights: whether the file beside it holds only what was trained; the rest comes from ``base``.
@@ -45,6 +46,7 @@ class TheWorldConfig(Gemma3Config):
         projector_mode: str = "patch",
         projector_architecture: str = "mlp",
         projector_patch: int = 4,
+        projector_queries: int = 64,
         start_of_world_token_id: int | None = None,
         end_of_world_token_id: int | None = None,
         world_token_id: int | None = None,
@@ -62,6 +64,7 @@ class TheWorldConfig(Gemma3Config):
         self.projector_mode = projector_mode
         self.projector_architecture = projector_architecture
         self.projector_patch = projector_patch
+        self.projector_queries = projector_queries
         self.start_of_world_token_id = start_of_world_token_id
         self.end_of_world_token_id = end_of_world_token_id
         self.world_token_id = world_token_id
@@ -88,7 +91,9 @@ class TheWorldConfig(Gemma3Config):
         """World tokens of one picture, start and end not counted; 0 without a world path."""
         if not self.enable_world:
             return 0
-        return count_world_tokens(self.projector_mode, self.projector_patch, self.latent_side, self.latent_channels)
+        return count_world_tokens(
+            self.projector_mode, self.projector_patch, self.latent_side, self.projector_queries, self.latent_channels
+        )
 
     @property
     def world_token_ids(self) -> tuple[int, int, int]:

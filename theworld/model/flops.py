@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from theworld.model.configuration import TheWorldConfig
 from theworld.model.loss import predicts_answer
+from theworld.model.resampler import WIDTH
 
 
 @dataclass(frozen=True)
@@ -182,11 +183,25 @@ def _world(config: TheWorldConfig, work: Work, trains: Collection[str]) -> tuple
         vae = work.encoded * (forward + encoder * (2 * forward - first))
     tokens = work.worlds * config.num_world_tokens
     hidden = config.text_config.hidden_size
-    features = config.latent_channels * config.latent_side**2 // config.num_world_tokens
-    projector = 2.0 * tokens * features * hidden * (2 + encoder)
+    # What a resampler has read needs gradients whatever the latents' origin: it trains itself.
+    resamples = config.projector_mode == "resampler"
+    projector = 2.0 * tokens * _world_features(config) * hidden * (2 + (encoder or resamples))
     if config.projector_architecture == "mlp":
         projector += 2.0 * tokens * hidden**2 * 3
+    if resamples:
+        width, positions = _world_features(config), config.latent_side**2
+        projector += work.worlds * 2.0 * positions * config.latent_channels * 2 * width * (2 + encoder)
+        projector += 4.0 * tokens * positions * width * 3
     return vae, projector
+
+
+def _world_features(config: TheWorldConfig) -> int:
+    """Features of a world token before the projector's layers."""
+    if config.projector_mode == "resampler":
+        return min(WIDTH, config.text_config.hidden_size)
+    if config.projector_mode == "pool":
+        return 2 * config.latent_channels
+    return config.latent_channels * config.latent_side**2 // config.num_world_tokens
 
 
 @cache

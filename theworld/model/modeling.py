@@ -63,6 +63,7 @@ class TheWorldModel(_WorldInitialisation, Gemma3Model):
                 mode=config.projector_mode,
                 architecture=config.projector_architecture,
                 patch=config.projector_patch,
+                queries=config.projector_queries,
                 channels=config.latent_channels,
                 side=config.latent_side,
                 hidden_size=config.text_config.hidden_size,
