@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from launching import ROOT, Run
 
+from tests.helpers.launcher import ended
+from tests.helpers.opened import FOLDER
+
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
 
 
@@ -32,8 +35,14 @@ def test_a_shard_out_of_reach_ends_all_ranks_with_a_checkpoint_and_exit_code_75(
     assert (run.save_folder / f"ep0-ba{done}-rank0.pt").exists()
 
     away.rename(shard)
-    assert run.train(2) == 0, run.output
+    opened = folder / "opened"
+    opened.mkdir()
+    noted = run.start(2, "callbacks={'tests.helpers.opened:Opened': {}}", environment={FOLDER: str(opened)})
+    assert ended(noted) == 0, run.output
     assert "; 0 steps were lost" in run.output
+    # Rank 0 alone reads what the others wrote: with 512 ranks that is 512 files, not 262,144.
+    assert set((opened / "0").read_text().split()) == {"rank0.jsonl", "rank1.jsonl"}
+    assert set((opened / "1").read_text().split()) == {"rank1.jsonl"}
     audit = [sys.executable, "recipes/audit.py", str(run.save_folder), str(run.mds)]
     checked = subprocess.run(audit, cwd=ROOT, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout

@@ -158,7 +158,7 @@ def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence)
         weights = Weights(model)
         if saved is not None:
             weights.take_from(saved, new_stage=resume is None and config.load_weights_only)
-        done_before = last_step(save_folder)[1]
+        done_before = from_rank_zero(lambda: last_step(save_folder)[1])  # the last line of each rank's file
         record_attempt(save_folder, fence.launch, attempt_facts(config, data, resume))
         if resume:
             log_resume(resume, done_before, fence.launch)
