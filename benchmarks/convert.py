@@ -33,7 +33,7 @@ from PIL import Image
 
 from theworld.data.entries.catalog import Catalog
 from theworld.data.entries.columns import columns_with
-from theworld.data.entries.images import scan_images
+from theworld.data.entries.scan import scan_images
 from theworld.data.entries.source import open_source
 from theworld.data.shards.mds import ShardFormat
 from theworld.data.shards.shard_plan import plan_shards

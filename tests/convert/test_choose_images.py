@@ -9,7 +9,7 @@ import pytest
 from raw_folder import Raw, image_bytes, name
 
 from theworld.config.schema import Config, ConvertConfig
-from theworld.data.entries.images import scan_images
+from theworld.data.entries.scan import scan_images
 from theworld.data.shards.convert import convert
 from theworld.download.download_plan import check_folders
 from theworld.download.download_settings import check_settings

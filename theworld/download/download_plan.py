@@ -14,7 +14,8 @@ import numpy as np
 from theworld.data.entries.check_entry import id_key
 from theworld.data.entries.choose_images import NO_RANK, folder_ranks
 from theworld.data.entries.headers import JPEG_END, JPEG_START, BadImage, check_image
-from theworld.data.entries.images import ImageTable, image_suffix, positions, scan_images
+from theworld.data.entries.images import ImageTable, positions
+from theworld.data.entries.scan import image_suffix, scan_images
 from theworld.data.shards.dataset import DataSet
 from theworld.data.shards.remote_data_set import RemoteDataSet, staging_folder
 from theworld.download.download_settings import Settings

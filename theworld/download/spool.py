@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from theworld.data.entries.images import positions, scan_images
+from theworld.data.entries.images import positions
+from theworld.data.entries.scan import scan_images
 from theworld.data.shards.convert import convert
 from theworld.download.download import Download
 from theworld.download.download_plan import converted_keys

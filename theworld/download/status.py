@@ -12,7 +12,9 @@ from theworld.config.schema import Config
 from theworld.data.entries.catalog import Catalog
 from theworld.data.entries.check_entry import id_key
 from theworld.data.entries.downloaded import MISSING
-from theworld.data.entries.images import ImageTable, positions, scan_images
+from theworld.data.entries.folder_index import NOT_LOOKED_AT
+from theworld.data.entries.images import ImageTable, positions
+from theworld.data.entries.scan import FOLDER_INDEX, files_to_look_at, scan_images
 from theworld.data.entries.source import open_source
 from theworld.data.shards.dataset import MANIFEST, DataSet, describe_generation, read_shards
 from theworld.data.shards.remote_data_set import staging_folder
@@ -50,18 +52,17 @@ def status(config: Config) -> Status:
     """
     settings = check_settings(config)
     result = Status()
-    there = settings.images.is_dir()
-    scan = scan_images(settings.images, settings.convert.image_folders) if there else empty_table()
     out = settings.convert.out
     root = staging_folder(out) if "://" in out else Path(out)
     if "://" in out:
         check_private(root)
     state = State(settings.images, settings.state)
+    data_sets = [DataSet(root), DataSet(root.with_name(f"{root.name}-eval"))]
     catalog = known_catalog(settings, root, result)
+    scan = known_images(settings, root, catalog, data_sets)
     wanted, finished = wanted_keys(settings, state, catalog)
     missing = state.missing_keys()
     show_images(result, settings, scan, wanted, missing, finished)
-    data_sets = [DataSet(root), DataSet(root.with_name(f"{root.name}-eval"))]
     show_samples(result, out, data_sets)
     show_next(result, settings, scan, wanted, missing, catalog, data_sets)
     show_disk(result, settings, root)
@@ -72,9 +73,24 @@ def in_bytes(size: int) -> str:
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
-def empty_table() -> ImageTable:
-    none = np.zeros(0, np.int64)
-    return ImageTable(np.zeros(0, np.uint64), none, none, none, none, b"")
+def known_images(settings: Settings, root: Path, catalog: Catalog | None, data_sets: list[DataSet]) -> ImageTable:
+    """What is in the image folder; only files that may still become samples are looked at."""
+    if not settings.images.is_dir():
+        none = np.zeros(0, np.int64)
+        return ImageTable(np.zeros(0, np.uint64), none, none, none, none, b"")
+    named = None if catalog is None else catalog.keys()
+    rejected = [id_key(entry_id) for entry_id in data_sets[0].rejected_images()]
+
+    def needed(keys: np.ndarray) -> np.ndarray:
+        return files_to_look_at(keys, all_written(data_sets), named, rejected)
+
+    index = root / CONVERTER / FOLDER_INDEX
+    return scan_images(settings.images, settings.convert.image_folders, index=index, needed=needed, keep_index=False)
+
+
+def all_written(data_sets: list[DataSet]) -> np.ndarray:
+    """(n,) uint64, sorted: keys of the samples."""
+    return np.sort(np.concatenate([data_set.written_keys() for data_set in data_sets]))
 
 
 def known_catalog(settings: Settings, root: Path, result: Status) -> Catalog | None:
@@ -108,15 +124,7 @@ def wanted_keys(settings: Settings, state: State, catalog: Catalog | None) -> tu
         wanted = None
     if wanted is not None:
         return wanted.keys, state.finished(wanted.digest)
-    return None if catalog is None else catalog_keys(catalog), False
-
-
-def catalog_keys(catalog: Catalog) -> np.ndarray:
-    def never() -> Path:
-        raise AssertionError("a complete catalog is not read again")
-
-    blocks = [block.keys for block in catalog.blocks(never)]
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.uint64)
+    return None if catalog is None else catalog.keys(), False
 
 
 def show_images(
@@ -128,7 +136,8 @@ def show_images(
     finished: bool,
 ) -> None:
     section = f"images in {settings.images}"
-    size = in_bytes(int(scan.sizes.sum()))
+    looked_at = scan.sizes != NOT_LOOKED_AT
+    size = f"{'' if looked_at.all() else 'at least '}{in_bytes(int(scan.sizes[looked_at].sum()))}"
     if wanted is None:
         result.add(section, "wanted", "unknown until the downloader or the converter has read the ids")
         result.add(section, "there", f"{len(scan):,}, {size}")
@@ -178,7 +187,7 @@ def show_next(
 ) -> None:
     """What the next download and the next conversion would take up."""
     section = "the next run picks up"
-    written = np.sort(np.concatenate([data_set.written_keys() for data_set in data_sets]))
+    written = all_written(data_sets)
     if wanted is not None:
         left = ~positions(scan.keys, wanted)[1]
         if not settings.retry_missing:
@@ -191,8 +200,9 @@ def show_next(
         row, there = positions(scan.keys, np.array([id_key(name)], np.uint64))
         if there[0] and (int(scan.sizes[row[0]]), int(scan.mtimes[row[0]])) == (line["size"], line["mtime_ns"]):
             new[row[0]] = False
-    if catalog is not None:
-        new &= positions(np.sort(catalog_keys(catalog)), scan.keys)[1]
+    named = None if catalog is None else catalog.keys()
+    if named is not None:
+        new &= positions(np.sort(named), scan.keys)[1]
     elif wanted is not None:
         new &= positions(np.sort(wanted), scan.keys)[1]
     result.add(section, "conversion", f"{int(new.sum()):,} images")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from theworld.config.schema import Config
 from theworld.data.entries.check_entry import IMAGE_SUFFIXES
-from theworld.data.entries.images import image_suffix
+from theworld.data.entries.scan import image_suffix
 from theworld.data.latents.column import latent_column
 from theworld.data.shards.convert import convert, stop_on_signal
 from theworld.data.shards.convert_report import NO_IMAGE, Report
@@ -36,11 +36,13 @@ def watch(config: Config, seconds: float) -> Iterator[Report]:
     """
     settings = check_settings(config)
     state = State(settings.images, settings.state)
+    begun = False
     with stop_on_signal():
         while True:
             # Before the folder is looked at: what comes later is not in that look.
             finished = state.finished(digest_of(identity_of(settings)[0]))
-            if has_image(settings.images):
+            begun = begun or has_image(settings.images)  # a folder of a million names is not listed for it again
+            if begun:
                 report = convert(config.convert, latent_column(config))
                 yield report
                 limit = config.convert.num_samples

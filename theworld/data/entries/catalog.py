@@ -200,6 +200,10 @@ class Catalog:
             if other != self.folder:
                 shutil.rmtree(other)
 
+    def keys(self) -> np.ndarray | None:
+        """(n,) uint64: of the good entries, in file order; None if the file has not been read yet."""
+        return load_arrays(self._index)["keys"] if self.complete else None
+
     def bad_entries(self) -> Iterator[dict[str, Any]]:
         """``{"id", "reason", "detail", "entry"}`` of each entry that cannot be used, in file order."""
         if not self.rejected.is_file():

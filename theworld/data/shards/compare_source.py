@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from theworld.data.entries.check_entry import id_key
-from theworld.data.entries.images import ImageTable, positions, scan_images
+from theworld.data.entries.images import ImageTable, positions
+from theworld.data.entries.scan import scan_images
 from theworld.data.shards.dataset import DataSet, read_shards
 from theworld.data.shards.read_shard import OpenShard
 from theworld.errors import UserError

@@ -22,7 +22,8 @@ from theworld.config.schema import ConvertConfig
 from theworld.data.entries.catalog import Catalog
 from theworld.data.entries.check_entry import id_key
 from theworld.data.entries.downloaded import missing_keys
-from theworld.data.entries.images import ImageTable, positions, scan_images
+from theworld.data.entries.images import ImageTable, positions
+from theworld.data.entries.scan import FOLDER_INDEX, files_to_look_at, scan_images
 from theworld.data.entries.source import JsonSource, open_source
 from theworld.data.latents.column import LatentColumn
 from theworld.data.latents.record import COLUMN, LatentRecord
@@ -139,7 +140,9 @@ class Conversion:
             self._publish(pending)
             pending = None
         self._check_lasting()
-        scan = scan_images(self.settings.images, self.settings.image_folders)
+        scan = scan_images(
+            self.settings.images, self.settings.image_folders, index=self.state / FOLDER_INDEX, needed=self._needed
+        )
         self.report.scanned(scan, self.settings.images)
         if not len(scan) and not self.report.before:
             left = "".join(f"; {one.count} {one.reason}" for one in scan.passed_over)
@@ -209,6 +212,11 @@ class Conversion:
             return None
         targets = {TRAIN: self.train.next_name(), EVALUATION: self.evaluation.next_name()}
         return Pending.begin(self.state, {**self._snapshot(), "targets": targets, "limit": limit}, images)
+
+    def _needed(self, keys: np.ndarray) -> np.ndarray:
+        """(n,) bool: keys (n,) uint64 whose files are to be looked at: not written, and named by the JSON."""
+        rejected = [id_key(entry_id) for entry_id in self.train.rejected_images()]
+        return files_to_look_at(keys, self._written_keys(), self.catalog.keys(), rejected)
 
     def _wanted(self, scan: ImageTable) -> np.ndarray:
         """(n,) bool: images that are not written, not tried by this run, not known to be bad."""

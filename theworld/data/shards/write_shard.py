@@ -13,7 +13,7 @@ from theworld.data.entries.check_entry import image_id
 from theworld.data.entries.columns import ANNOTATION_SIZE, Picture
 from theworld.data.entries.frame import OTHER, SAME, SCALED, UNKNOWN, fit, odd_boxes, orientation_of
 from theworld.data.entries.headers import MOST_PIXELS, BadImage, check_image
-from theworld.data.entries.images import image_suffix, printable
+from theworld.data.entries.scan import image_suffix, printable
 from theworld.data.latents.column import LatentColumn
 from theworld.data.shards.mds import ShardFormat, compressor, file_info, stored_info
 from theworld.data.shards.shard_plan import ShardJob
