@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ def main() -> int:
     try:
         ids = [f"{number:016x}" for number in np.random.default_rng(1).permutation(given.samples).tolist()]
         write_data_set(folder / "mds", ids)
-        write_run(folder / "run", ids, given.ranks, given.passes, given.batch)
+        write_run(folder / "run", ids, given.ranks, given.passes, given.batch, [generation_facts(len(ids))])
         began = time.monotonic()
         command = [sys.executable, "recipes/audit.py", str(folder / "run"), str(folder / "mds")]
         with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}) as command_running:
@@ -67,12 +68,14 @@ def write_data_set(folder: Path, ids: list[str]) -> None:
     (folder / "manifest.json").write_text(json.dumps({"generations": [generation_facts(len(ids))]}))
 
 
-def generation_facts(samples: int) -> dict[str, object]:
+def generation_facts(samples: int) -> dict[str, Any]:
     return {"name": "gen-00000", "samples": samples, "shards": 1, "fingerprint": "f"}
 
 
-def write_run(folder: Path, ids: list[str], ranks: int, passes: int, batch: int) -> None:
-    """A run of one attempt: rank files and a checkpoint."""
+def write_run(
+    folder: Path, ids: list[str], ranks: int, passes: int, batch: int, generations: list[dict[str, Any]]
+) -> None:
+    """A run of one attempt over these generations: rank files and a checkpoint."""
     (folder / "ledger").mkdir(parents=True)
     proof = RunProof()
     proof.begin_attempt(1, 0, ranks)
@@ -87,9 +90,9 @@ def write_run(folder: Path, ids: list[str], ranks: int, passes: int, batch: int)
     for one in ids:
         sums["trained"].add(one)
     for number in range(passes):
-        proof.advance((number + 1) * len(starts), [sums], [generation_facts(len(ids))])
+        proof.advance((number + 1) * len(starts), [sums], generations)
         proof.end_pass()
-    (folder / "launches.jsonl").write_text(json.dumps({"launch": 1, "ranks": ranks}) + "\n")
+    (folder / "launches.jsonl").write_text(json.dumps({"launch": 1, "ranks": ranks, "resumed_batch": 0}) + "\n")
     torch.save({"state": {PROOF: proof.text()}}, folder / f"ep{passes}-ba{batches}-rank0.pt")
 
 

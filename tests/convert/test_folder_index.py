@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,7 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def asked(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+def asked(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """What is asked of the operating system below the image folder: names of files, "list" for a listing."""
     counted: Counter[str] = Counter()
     stat, scandir = os.stat, os.scandir
@@ -50,7 +49,7 @@ def asked(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 
     monkeypatch.setattr(scanning.os, "stat", counted_stat)
     monkeypatch.setattr(scanning.os, "scandir", counted_scandir)
-    yield counted
+    return counted
 
 
 def put(raw: Raw, number: int, folder: str = "a") -> Path:
