@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
-from raw_folder import image_bytes
+from raw_folder import ROOT, image_bytes
 
+from tests.helpers.good_jpegs import by_pillow, exif_with_thumbnail, with_trailing
 from theworld.data.entries.headers import BadImage, check_image
 
 KINDS = [("JPEG", ".jpg"), ("JPEG", ".jpeg"), ("PNG", ".png"), ("WEBP", ".webp")]
@@ -188,3 +192,23 @@ def test_the_limit_of_pixels_is_a_key() -> None:
     assert check_image(data, ".png", most_pixels=2400) == (60, 40)
     with pytest.raises(BadImage, match="too many pixels"):
         check_image(data, ".png", most_pixels=2399)
+
+
+def test_no_whole_jpeg_is_rejected_for_what_its_encoder_chose() -> None:
+    picture = Image.effect_noise((64, 320), 60).convert("RGB")
+    kinds = list(by_pillow(picture))
+    kinds += with_trailing(encode(picture, "JPEG", exif=exif_with_thumbnail(picture))).items()
+    for kind, data in kinds:
+        size = Image.open(io.BytesIO(data)).size
+        assert [check_image(data, ".jpg", decode) for decode in (False, True)] == [size, size], kind
+    assert len(kinds) > 100
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_the_checks_finds_all_good_ones_good() -> None:
+    command = [sys.executable, "-m", "benchmarks.check_images", "--pictures", "1", "--samples", "4", "--rounds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^  Pillow +\d{3} +0 +0 +0$", done.stdout, re.MULTILINE)
+    assert re.search(r"^  damaged: zeroed +1 +0 +1 +0$", done.stdout, re.MULTILINE)

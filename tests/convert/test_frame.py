@@ -131,10 +131,13 @@ def test_without_sizes_boxes_of_other_pictures_are_a_warning_with_an_example(
     assert name(1) in caplog.text
 
 
-def data_set_of_before(folder: Path, samples: list[tuple[dict[str, Any], bytes]]) -> None:
+def data_set_of_before(
+    folder: Path, samples: list[tuple[dict[str, Any], bytes]], compression: str | None = None
+) -> None:
     """A generation as releases wrote it that kept no size of the annotation."""
     columns = {"id": "str", "image": "bytes", "width": "int32", "height": "int32", "conversations": "json"}
-    with MDSWriter(out=str(folder / "gen-00000"), columns={**columns, "bbox": "json"}, hashes=["xxh128"]) as writer:
+    layout: dict[str, Any] = {"columns": {**columns, "bbox": "json"}, "hashes": ["xxh128"], "compression": compression}
+    with MDSWriter(out=str(folder / "gen-00000"), **layout) as writer:
         for one, image in samples:
             width, height = Image.open(io.BytesIO(image)).size
             texts = {"conversations": one["conversations"], "bbox": one["bbox"]}
@@ -143,14 +146,15 @@ def data_set_of_before(folder: Path, samples: list[tuple[dict[str, Any], bytes]]
     DataSet(folder).refresh({"keep_masks": False, "holdout": 0.0, "world_latents": None})
 
 
+@pytest.mark.parametrize("compression", [None, "zstd:1", "gz"])
 def test_samples_of_before_are_held_against_the_json_once_and_read_as_before(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, compression: str | None
 ) -> None:
     entries = [annotated(0, 300), annotated(1, 300), annotated(2, 400, 300), annotated(3, 999), annotated(4, None)]
     files = [picture((400, 300)), picture((200, 150)), picture((400, 300), 6), picture((400, 300)), picture((400, 300))]
     gone = annotated(9, 300), picture((400, 300))
     raw = Raw(tmp_path / "raw", entries=0)
-    data_set_of_before(raw.out, [*zip(entries, files, strict=True), gone])
+    data_set_of_before(raw.out, [*zip(entries, files, strict=True), gone], compression)
     before = hashes(raw.out / "gen-00000")
     raw.write_json(entries)
     with caplog.at_level(logging.WARNING):
@@ -160,12 +164,25 @@ def test_samples_of_before_are_held_against_the_json_once_and_read_as_before(
     said = "3 samples of earlier generations have boxes of another size of their picture, for example"
     assert f"{said} {name(1)}; shards never change: to have them right, convert into a new data set" in caplog.text
     assert "of before: boxes of another picture" in report.table()
-    (raw.out / "gen-00000" / "shard.00000.mds").rename(raw.folder / "away")
+    (shard,) = (raw.out / "gen-00000").glob("shard.00000.mds*")
+    shard.rename(raw.folder / "away")
     assert convert(raw.config()).frames.before == report.frames.before, "checked once"
-    (raw.folder / "away").rename(raw.out / "gen-00000" / "shard.00000.mds")
+    (raw.folder / "away").rename(shard)
     assert hashes(raw.out / "gen-00000") == before
     sample = next(iter(StreamingDataset(local=str(raw.out), batch_size=1)))
     assert decode_sample(sample).image.size == (400, 300)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_packed_shard_of_before_that_cannot_be_read_counts_as_not_checked(tmp_path: Path, damage: str) -> None:
+    raw = Raw(tmp_path / "raw", entries=0)
+    data_set_of_before(raw.out, [(annotated(1, 300), picture((200, 150)))], "zstd:1")
+    (shard,) = (raw.out / "gen-00000").glob("shard.00000.mds.zstd")
+    shard.write_bytes(shard.read_bytes()[:-9])
+    if damage == "gone":
+        shard.unlink()
+    raw.write_json([annotated(1, 300)])
+    assert convert(raw.config()).frames.before == {UNKNOWN: [1, ""]}
 
 
 def test_a_box_wholly_outside_the_picture_is_an_irregularity() -> None:

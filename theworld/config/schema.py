@@ -23,8 +23,8 @@ class ConvertConfig:
     images: str = MISSING
     """Folder with <filename>.jpg (.jpeg .png .webp), flat or sharded in sub-folders."""
     image_folders: list[str] | None = None
-    """Sub-folders of images to take from, best first, as patterns such as [train, "*"]; "." is images itself. null:
-    all, but nothing that looks like a depth map or mask beside photos, and no id with several files that differ."""
+    """Sub-folders of images to take from, best first, as patterns such as [train, "*"]; "." is images itself, "*" all.
+    null: all, but nothing that looks like depth maps or masks, and no id with several files that differ."""
     out: str = MISSING
     """Where generations of MDS shards go: a folder, or a URL that Streaming can upload to."""
     num_samples: int | None = None
@@ -36,7 +36,8 @@ class ConvertConfig:
     compression: str | None = None
     """Streaming's name for a compression such as zstd:3; null: none, JPEG does not compress."""
     verify: str = "header"
-    """How an image is checked before it is written: header (type, size, end marker) or decode."""
+    """How an image is checked before it is written: header (type, size, end marker) or decode (every pixel, which also
+    finds data lost in the middle); its cost is in docs/checks.md."""
     most_pixels: int = 50_000_000
     """Pixels that a picture may have by its header; decoding takes up to 8 bytes for each. OpenImages' photos have
     about a million."""

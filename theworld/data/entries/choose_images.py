@@ -1,6 +1,6 @@
 """Which files of an image folder count where there is a choice: by folder, then by kind of file.
 
-A depth map or a mask beside a photo has its name. Taken for a photo that has not arrived it would stay in the data set
+A depth map or a mask has the name of its photo. Taken for a photo that has not arrived it would stay in the data set
 for ever, so what looks like that is left out and said, unless the user names the folders to take from.
 """
 
@@ -13,12 +13,14 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from theworld.data.entries.check_entry import IMAGE_SUFFIXES
+from theworld.data.entries.folder_kinds import odd_folders
 
 KIND_OF = {".jpg": 0, ".jpeg": 0, ".png": 1, ".webp": 2}
 """The better the lower: photos are .jpg, and depth maps and masks are not, for they must not lose anything."""
 KINDS = np.array([KIND_OF[suffix] for suffix in IMAGE_SUFFIXES])
 NO_RANK = np.iinfo(np.int32).max
 
+NO_PHOTOS = "like depth maps or masks, by their folder's name or by their one channel"
 OTHER_KIND = "of another kind than the photos beside them"
 SEVERAL = "of an id with several files that differ"
 NOT_NAMED = "outside convert.image_folders"
@@ -35,6 +37,8 @@ class Files:
         folders: (n,) int64, place in ``folder_names``.
         folder_names: relative to the image folder; it is itself "".
         path: gives the path of a row.
+        root: the image folder's own name.
+        head: gives the first bytes of a row's file; None if it cannot be read.
     """
 
     keys: np.ndarray
@@ -43,6 +47,8 @@ class Files:
     folders: np.ndarray
     folder_names: Sequence[str]
     path: Callable[[int], str]
+    root: str
+    head: Callable[[int], bytes | None]
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,9 @@ def choose(files: Files, named: Sequence[str] | None, keep_unclear: bool) -> tup
     Args:
         files: what there is.
         named: patterns of the folders to take from, best first ("." is the image folder itself); None: all, without
-            those that :func:`of_other_kind` and :func:`differing` find.
-        keep_unclear: take one of several files that differ as well.
+            those that :func:`~theworld.data.entries.folder_kinds.odd_folders`, :func:`of_other_kind` and
+            :func:`differing` find.
+        keep_unclear: look into no file, and take one of several that differ as well.
 
     Returns:
         (m,) int64 rows, sorted by key, and what was passed over. Of several files the one in the better folder
@@ -77,9 +84,12 @@ def choose(files: Files, named: Sequence[str] | None, keep_unclear: bool) -> tup
         taken[rows] = False
 
     ranks = folder_ranks(files.folder_names, named)[files.folders]
+    kinds = KINDS[files.suffixes]
     leave(ranks == NO_RANK, NOT_NAMED)
     if named is None:
-        leave(of_other_kind(files), OTHER_KIND)
+        if not keep_unclear:
+            leave(odd_folders(files.folders, kinds, files.folder_names, files.root, files.head), NO_PHOTOS)
+        leave(of_other_kind(files, taken), OTHER_KIND)
         if not keep_unclear:
             unclear = differing(files, taken)
             leave(
@@ -98,23 +108,29 @@ def folder_ranks(names: Sequence[str], named: Sequence[str] | None) -> np.ndarra
     return np.array([min(places, default=NO_RANK) for places in fitting], np.int32)
 
 
-def of_other_kind(files: Files) -> np.ndarray:
+def of_other_kind(files: Files, taken: np.ndarray) -> np.ndarray:
     """(n,) bool: files that are no photos by all that their names tell.
 
     Those in a folder without a file of the kind that the best folder has, and those of a kind that stands beside a
     better one in the same folder under the same id.
+
+    Args:
+        files: all files.
+        taken: (n,) bool: which of them count.
     """
-    kinds = KINDS[files.suffixes]
-    if not len(kinds):
-        return np.zeros(0, bool)
+    rows = np.flatnonzero(taken)
+    odd = np.zeros(len(taken), bool)
+    if not len(rows):
+        return odd
+    keys, kinds, folders = files.keys[rows], KINDS[files.suffixes[rows]], files.folders[rows]
     best = np.full(len(files.folder_names), len(KIND_OF))
-    np.minimum.at(best, files.folders, kinds)
-    order = np.lexsort((kinds, files.folders, files.keys))
+    np.minimum.at(best, folders, kinds)
+    order = np.lexsort((kinds, folders, keys))
     after, before = order[1:], order[:-1]
-    beside = (files.keys[after] == files.keys[before]) & (files.folders[after] == files.folders[before])
-    beside &= kinds[after] != kinds[before]
-    groups = files.folders * len(KIND_OF) + kinds
-    return (best[files.folders] > kinds.min()) | np.isin(groups, groups[after[beside]])
+    beside = (keys[after] == keys[before]) & (folders[after] == folders[before]) & (kinds[after] != kinds[before])
+    groups = folders * len(KIND_OF) + kinds
+    odd[rows] = (best[folders] > kinds.min()) | np.isin(groups, groups[after[beside]])
+    return odd
 
 
 def differing(files: Files, taken: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 JPEG_BARE = frozenset(range(0xD0, 0xD8)) | {0x01}
 MOST_PIXELS = 178_956_970
 """Beyond these Pillow refuses to decode."""
+TOO_MANY = "image has too many pixels"
 
 
 class BadImage(Exception):
@@ -62,7 +63,7 @@ def check_image(data: bytes, suffix: str, decode: bool = False, most_pixels: int
     if width < 1 or height < 1:
         raise BadImage("image header is damaged", f"{width} x {height} pixels")
     if width * height > most_pixels:  # whoever decoded it would need the memory of all that the header claims
-        raise BadImage("image has too many pixels", f"{width} x {height}")
+        raise BadImage(TOO_MANY, f"{width} x {height}")
     if decode:
         (decode_jpeg if kind == "JPEG" else decode_fully)(data, (width, height))
     return width, height
@@ -167,7 +168,8 @@ def decode_jpeg(data: bytes, size: tuple[int, int]) -> None:
     """Decode every pixel of a JPEG. Pillow fills in what is lost; libjpeg's warnings tell, and here they count.
 
     Bytes between segments before the scan do no harm; libjpeg has the same warning for them as for damaged pixels, so
-    it gets the segments only.
+    it gets the segments only. TurboJPEG knows the usual samplings of colours only; of others, such as 4:1:0 or CMYK of
+    which some colours are sampled less, Pillow decodes every pixel, and nothing tells of damage.
     """
     import simplejpeg  # only needed here
 
@@ -175,6 +177,10 @@ def decode_jpeg(data: bytes, size: tuple[int, int]) -> None:
     whole = JPEG_START + b"".join(data[start:end] for _, start, end in segments) + data[segments[-1][2] :]
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(whole)
+    except ValueError:
+        decode_fully(data, size)
+        return
+    try:
         wanted = {"Gray": "GRAY", "CMYK": "CMYK", "YCCK": "CMYK"}.get(colours, "RGB")
         simplejpeg.decode_jpeg(whole, colorspace=wanted, strict=True)
     except ValueError as error:

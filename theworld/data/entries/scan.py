@@ -16,6 +16,7 @@ import numpy as np
 from theworld.data.entries.check_entry import IMAGE_SUFFIXES, id_key, image_id
 from theworld.data.entries.choose_images import Files, choose
 from theworld.data.entries.folder_index import NOT_LOOKED_AT, Directory, FolderIndex, Rows
+from theworld.data.entries.folder_kinds import HEAD
 from theworld.data.entries.images import ImageTable, positions
 from theworld.errors import UserError
 
@@ -123,7 +124,12 @@ class Listing:
         folders = np.repeat(np.arange(len(self.directories)), [one.end - one.first for one in self.directories])
         used, places = np.unique(folders[there], return_inverse=True)  # a folder without images has no say
         names = [self.directories[number].name for number in used]
-        files = Files(keys, sizes, rows.column("suffixes").astype(np.int64)[there], places, names, found.path)
+        suffixes = rows.column("suffixes").astype(np.int64)[there]
+
+        def head(row: int) -> bytes | None:
+            return read_head(self.folder / found.path(row))
+
+        files = Files(keys, sizes, suffixes, places, names, found.path, self.folder.absolute().name, head)
         chosen, passed_over = choose(files, named, keep_unclear)
         return ImageTable(
             *(column[chosen] for column in (keys, sizes, mtimes, starts, lengths)),
@@ -149,7 +155,7 @@ def scan_images(
     Args:
         folder: the image folder.
         named: ``convert.image_folders``.
-        keep_unclear: take one of several files of an id that differ, instead of none.
+        keep_unclear: look into no file, and take one of several of an id that differ, instead of none.
         index: file that keeps what was found for the next time; None: every directory is listed.
         needed: which files are to be looked at. Size and time of the others are those of when they last were, or
             :data:`~theworld.data.entries.folder_index.NOT_LOOKED_AT`. None: all.
@@ -221,3 +227,12 @@ def image_suffix(name: str) -> str:
 def printable(name: str) -> str:
     """A name that can be hashed even if the file system holds bytes that are not UTF-8."""
     return name.encode("utf-8", "replace").decode("utf-8")
+
+
+def read_head(path: Path) -> bytes | None:
+    """The first :data:`HEAD` bytes of a file; None if it cannot be read, which is said when it is converted."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read(HEAD)
+    except OSError:
+        return None

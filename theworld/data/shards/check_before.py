@@ -25,6 +25,7 @@ from theworld.data.entries.images import positions
 from theworld.data.shards.dataset import DataSet, describe_generation, read_shards
 from theworld.data.shards.mds import read_columns
 from theworld.files import read_json, write_json
+from theworld.progress import Progress
 
 CHECKED = "frames-of-before.json"
 SIZE = FIXED["int32"]
@@ -69,7 +70,8 @@ class Annotations:
 def check_before(data_set: DataSet, state: Path, catalog: Catalog, blocks: Iterator[Block]) -> dict[str, list[Any]]:
     """Kind to ``[count, example]`` of the samples of such generations (:mod:`theworld.data.entries.frame`).
 
-    What could not be looked at counts as of unknown size: its shard is packed, damaged or not here, or its entry gone.
+    What could not be looked at counts as of unknown size: its shard is damaged or only in an object store, from where
+    all would have to be fetched for it, or its entry is gone.
 
     Args:
         data_set: its generations that have the column are passed over.
@@ -97,10 +99,10 @@ def check_generation(folder: Path, shards: list[dict[str, Any]], annotations: An
     """The same for one generation."""
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
-    for shard in shards:
-        path = folder / shard["raw_data"]["basename"]
+    for shard in Progress(len(shards), "shards", f"{folder.name}, boxes").follow(shards):
         try:
-            samples = list(read_columns(path, ("id", "width", "height")))
+            content = open_shard(folder, shard)
+            samples = list(read_columns(content, ("id", "width", "height")))
         except (OSError, ValueError, struct.error):  # convert/verify.py says what is wrong with it, if anything is
             counts[UNKNOWN] += shard["samples"]
             continue
@@ -108,13 +110,22 @@ def check_generation(folder: Path, shards: list[dict[str, Any]], annotations: An
         for place, (sample, annotated) in enumerate(zip(samples, annotations.sizes(ids), strict=True)):
             picture = SIZE.unpack(sample["width"])[0], SIZE.unpack(sample["height"])[0]
             # An annotation without a size says nothing of any picture, so it cannot be wrong.
-            kind = SAME if annotated == [] else fit(annotated, picture, partial(stored_orientation, path, place))
+            kind = SAME if annotated == [] else fit(annotated, picture, partial(stored_orientation, content, place))
             counts[kind] += 1
             examples.setdefault(kind, ids[place])
     return {kind: [count, examples.get(kind, "")] for kind, count in counts.items() if kind != SAME}
 
 
-def stored_orientation(shard: Path, place: int) -> int:
+def open_shard(folder: Path, shard: dict[str, Any]) -> Path | bytes:
+    """The file of a shard of a generation; what is in it where it is packed."""
+    if not shard["zip_data"]:
+        return folder / shard["raw_data"]["basename"]
+    from theworld.data.shards.read_shard import unpack  # Streaming takes seconds to load
+
+    return unpack(folder, shard)
+
+
+def stored_orientation(shard: Path | bytes, place: int) -> int:
     """EXIF's orientation of one picture of a shard."""
     (sample,) = read_columns(shard, ("image",), [place])
     return orientation_of(sample["image"])

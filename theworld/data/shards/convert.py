@@ -79,6 +79,17 @@ def convert(config: ConvertConfig, latents: LatentColumn | None = None) -> Repor
             raise
 
 
+def no_images(folder: Path, scan: ImageTable) -> str:
+    """The line for an image folder of which nothing is taken."""
+    if not scan.passed_over:
+        return f"convert.images: {folder}: no .jpg, .jpeg, .png or .webp file in it or below it"
+    left = "; ".join(f"{one.count} files {one.reason}, such as {one.example}" for one in scan.passed_over)
+    return (
+        f"convert.images: {folder}: no file of it is taken: {left}; if they are the photos, name their folders, best "
+        'first, in convert.image_folders ("*" is all)'
+    )
+
+
 def explain_os_error(error: OSError, out: Path) -> str:
     """The line for what the operating system refused."""
     if error.errno in DISK_FULL:
@@ -145,10 +156,7 @@ class Conversion:
         )
         self.report.scanned(scan, self.settings.images)
         if not len(scan) and not self.report.before:
-            left = "".join(f"; {one.count} {one.reason}" for one in scan.passed_over)
-            raise UserError(
-                f"convert.images: {self.settings.images}: no .jpg, .jpeg, .png or .webp file in it or below it{left}"
-            )
+            raise UserError(no_images(self.settings.images, scan))
         if pending is not None:
             self._write(pending)
         while (pending := self._begin(scan)) is not None:

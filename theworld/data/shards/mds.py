@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -184,11 +185,13 @@ def read_ids(shard: Path) -> list[str]:
     return [sample["id"].decode("utf-8") for sample in read_columns(shard, ("id",))]
 
 
-def read_columns(shard: Path, wanted: Sequence[str], places: Sequence[int] | None = None) -> Iterator[dict[str, bytes]]:
+def read_columns(
+    shard: Path | bytes, wanted: Sequence[str], places: Sequence[int] | None = None
+) -> Iterator[dict[str, bytes]]:
     """Some columns of an uncompressed shard, without reading the others.
 
     Args:
-        shard: the file.
+        shard: the file, or what is in it.
         wanted: names of columns.
         places: numbers of the samples; None: all, in order.
 
@@ -198,7 +201,7 @@ def read_columns(shard: Path, wanted: Sequence[str], places: Sequence[int] | Non
     Raises:
         ValueError: the file is not such a shard.
     """
-    with open(shard, "rb") as file:
+    with io.BytesIO(shard) if isinstance(shard, bytes) else open(shard, "rb") as file:
         count = struct.unpack("<I", file.read(4))[0]
         offsets = np.frombuffer(file.read(BYTES_PER_OFFSET * (count + 1)), "<u4")
         config = json.loads(file.read(int(offsets[0]) - file.tell()))

@@ -27,7 +27,23 @@ class OpenShard:
         self._unpacked: tempfile.TemporaryDirectory[str] | None = None
         if entry["zip_data"]:
             self._unpacked = tempfile.TemporaryDirectory()
-            raw = decompress(entry["compression"], (generation / entry["zip_data"]["basename"]).read_bytes())
-            (Path(self._unpacked.name) / entry["raw_data"]["basename"]).write_bytes(raw)
+            (Path(self._unpacked.name) / entry["raw_data"]["basename"]).write_bytes(unpack(generation, entry))
             folder = self._unpacked.name
         self.reader: Reader = reader_from_json(folder, "", dict(entry))
+
+
+def unpack(generation: Path, entry: dict[str, Any]) -> bytes:
+    """A compressed shard, as it was before that.
+
+    Args:
+        generation: the folder of its generation.
+        entry: the shard's in index.json.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    packed = (generation / entry["zip_data"]["basename"]).read_bytes()
+    try:
+        return decompress(entry["compression"], packed)
+    except Exception as error:  # each compression has errors of its own
+        raise ValueError(f"{entry['zip_data']['basename']}: {error}") from error

@@ -12,7 +12,7 @@ import xxhash
 from theworld.data.entries.check_entry import image_id
 from theworld.data.entries.columns import ANNOTATION_SIZE, Picture
 from theworld.data.entries.frame import OTHER, SAME, SCALED, UNKNOWN, fit, odd_boxes, orientation_of
-from theworld.data.entries.headers import MOST_PIXELS, BadImage, check_image
+from theworld.data.entries.headers import MOST_PIXELS, TOO_MANY, BadImage, check_image
 from theworld.data.entries.scan import image_suffix, printable
 from theworld.data.latents.column import LatentColumn
 from theworld.data.shards.mds import ShardFormat, compressor, file_info, stored_info
@@ -152,12 +152,12 @@ class ShardWriter:
                 picture = self._read_image(record_id(record), *image)
                 self._check_frame(record, picture, frames)
             except BadImage as error:
-                changed = error.reason in (*PASSING, OTHER)
+                again = error.reason in (*PASSING, OTHER, TOO_MANY)  # the last two follow from keys, which may change
                 bad[number] = {
                     "id": record_id(record),
                     "reason": error.reason,
                     "detail": error.detail or image[0],
-                    "size": RETRY_ALWAYS if changed else image[1],
+                    "size": RETRY_ALWAYS if again else image[1],
                     "mtime_ns": image[2],
                 }
                 continue
