@@ -2,11 +2,12 @@
 
     python -m benchmarks.check_images [--pictures 40] [--samples 2000] [--workers 2] [--rounds 3] [--more DIR]
 
-Cost: processor milliseconds of one core for a photo, median of the rounds, and images a second of the whole converter
-with ``--samples`` photos under either check. Rejected: of whole JPEGs of many kinds by all encoders that are installed
-(Debian: libjpeg-turbo-progs imagemagick graphicsmagick ffmpeg libvips-tools), none of which may be; and of copies that
-have lost something but not their end marker, which only ``decode`` finds. ``--more``: a folder with good JPEGs of your
-own, which count as well. Leaves with 1 if a good one is rejected.
+Cost: processor milliseconds of one core for a photo, median of the rounds, and the same of the whole converter, its
+start included, with ``--samples`` photos under either check, beside its photos a second by the clock. Rejected: of
+whole JPEGs of many kinds by all encoders that are installed (Debian: libjpeg-turbo-progs imagemagick graphicsmagick
+ffmpeg libvips-tools), none of which may be; and of copies that have lost something but not their end marker, which only
+``decode`` finds. ``--more``: a folder with good JPEGs of your own, which count as well. Leaves with 1 if a good one is
+rejected.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -96,7 +98,7 @@ def print_conversions(folder: Path, samples: int, workers: int) -> None:
     """The command itself, its start included, with the files in the page cache."""
     raw = folder / "raw"
     copy_samples(folder, raw, samples)
-    print(f"{samples} photos to shards, {workers} workers, images a second of the clock:")
+    print(f"{samples} photos to shards, {workers} workers, the start included:")
     for name in ("header", "decode"):
         config = {
             "run_name": "benchmark",
@@ -112,10 +114,18 @@ def print_conversions(folder: Path, samples: int, workers: int) -> None:
         }
         yaml = folder / f"{name}.yaml"
         yaml.write_text(json.dumps(config))
-        began = time.monotonic()
+        began, used = time.monotonic(), children_seconds()
         command = [sys.executable, str(ROOT / "convert" / "to_mds.py"), str(yaml)]
         subprocess.run(command, check=True, capture_output=True)
-        print(f"  {name:8} {samples / (time.monotonic() - began):7.0f}")
+        used = children_seconds() - used
+        rate = samples / (time.monotonic() - began)
+        print(f"  {name:8} {1000 * used / samples:7.3f} ms of processor time a photo, {rate:.0f} photos/s")
+
+
+def children_seconds() -> float:
+    """Processor time of the processes that this one has started and seen end."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def copy_samples(rendered: Path, raw: Path, samples: int) -> None:
