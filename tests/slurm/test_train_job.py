@@ -46,7 +46,7 @@ class Run:
         self.number = ""
 
     def submit(self, *options: str) -> None:
-        environment = {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        environment = {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CRASH_PAUSE": "2"}
         shape = ["--nodes=2", "--ntasks-per-node=1", "--time=30"]
         self.number = self.cluster.submit(
             self.checkout, *shape, *options, "slurm/train.sbatch", *self.settings, environment=environment
@@ -181,6 +181,7 @@ def test_the_same_crash_three_times_stops_with_the_reason(cluster: Cluster, run:
     cluster.wait_for_state(run.number, "FAILED", "COMPLETED")
     assert cluster.job(run.number)["JobState"] == "FAILED", run.log()
     assert re.search(r"failed 3 times after batch \d+: .*NaN.*not started again", run.log()), run.log()
+    assert re.findall(r"requeued, to start in (\d+) s", run.log()) == ["2", "4"], run.log()
     failures = [json.loads(line) for line in (run.folder / "failures.jsonl").read_text().splitlines()]
     assert [failure["launch"] for failure in failures] == [1, 2, 3]
     assert len({failure["batch"] for failure in failures}) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from tests.conftest import SMOKE_YAML
+from theworld.commands.after_crash import command
 from theworld.errors import RunFailed
-from theworld.train.failures import judge
+from theworld.train.failures import Verdict, judge
 from theworld.train.failures_of_ranks import clear_reasons, first_reason, note_reason
 from theworld.train.killed_workers import killed_workers_as_one_line, out_of_memory_kills
 
@@ -30,6 +33,48 @@ def test_the_oldest_reason_that_is_no_echo_counts(tmp_path: Path) -> None:
     assert first_reason(tmp_path) == ECHO
     clear_reasons(tmp_path)
     assert first_reason(tmp_path) is None
+
+
+def crash(folder: Path, batch: int) -> Verdict:
+    """A start that has come so far and died."""
+    line = json.dumps({"launch": 1, "resumed_batch": batch})
+    (folder / "launches.jsonl").write_text(line + "\n", encoding="utf-8")
+    return judge(folder, 1, first_pause=30)
+
+
+def test_crashes_at_varying_steps_are_counted_since_the_last_new_checkpoint(tmp_path: Path) -> None:
+    first = [crash(tmp_path, batch) for batch in (7, 3, 9, 5)]
+    assert [one.again for one in first] == [True] * 4
+    assert [one.pause for one in first] == [30, 60, 120, 240]
+    assert first[1].line.endswith("starting again in 60 s (failure 2 of 5 without a checkpoint)")
+    (tmp_path / "ep0-ba10-rank0.pt").touch()  # progress: all tries anew
+    second = [crash(tmp_path, batch) for batch in range(11, 16)]
+    assert [one.again for one in second] == [True] * 4 + [False]
+    assert second[0].pause == 30
+    assert second[4].line.startswith("failed 5 times since the checkpoint of batch 10, the last time after batch 15: ")
+    assert "not started again" in second[4].line
+    assert crash(tmp_path, 16).pause == 30  # a person has started it once more
+
+
+def test_the_same_step_three_times_and_no_pause_above_an_hour(tmp_path: Path) -> None:
+    assert [crash(tmp_path, 7).again for _ in range(3)] == [True, True, False]
+    assert judge(tmp_path, 1, first_pause=5000).pause == 3600
+
+
+@pytest.mark.parametrize("code", [75, 85])
+def test_what_wants_to_be_started_again_is_no_crash(tmp_path: Path, code: int) -> None:
+    assert all(judge(tmp_path, code).again for _ in range(9))
+    assert not (tmp_path / "failures.jsonl").exists()
+
+
+def test_the_command_tells_the_job_script_its_pause(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--pause", "7", "1", SMOKE_YAML, f"save_folder={tmp_path}"]
+    assert [command(argv), command(argv), command(argv)] == [0, 0, 1]
+    lines = capsys.readouterr().out.splitlines()
+    assert [lines[1], lines[3]] == ["7", "14"]
+    assert len(lines) == 5
+    (tmp_path / "failures.jsonl").write_text("{half\n", encoding="utf-8")
+    assert command(argv) == 0
 
 
 class Deadly(Dataset[int]):

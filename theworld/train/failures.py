@@ -1,25 +1,34 @@
-"""Crashes of a run, counted, so that a job that always dies at the same step is not started for ever."""
+"""Crashes of a run, counted, so that a job that gets nowhere is not started for ever."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from theworld.checkpoint.on_disk import list_checkpoints
 from theworld.errors import EXIT_REQUEUE, EXIT_RUN_AGAIN
 from theworld.files import append_line, last_json_line, read_json_lines
 from theworld.train.failures_of_ranks import clear_reasons, first_reason
 
+log = logging.getLogger(__name__)
+
 MOST_AT_ONE_STEP = 3
+MOST_WITHOUT_CHECKPOINT = 5
+"""Crashes at whatever steps with no new checkpoint between them, after which a person has to look."""
+FIRST_PAUSE = 30.0
+LONGEST_PAUSE = 3600.0
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether to start again, and the line that says why."""
+    """Whether to start again, after how many seconds, and the line that says why."""
 
     again: bool
     line: str
+    pause: int = 0
 
 
 def last_step(save_folder: Path) -> tuple[int, int]:
@@ -35,7 +44,7 @@ def last_step(save_folder: Path) -> tuple[int, int]:
     return newest["launch"], done
 
 
-def judge(save_folder: Path, exit_code: int) -> Verdict:
+def judge(save_folder: Path, exit_code: int, first_pause: float = FIRST_PAUSE) -> Verdict:
     """Record the crash that just happened and say whether to start again.
 
     What the trainer left by itself to be started again (75, 85) is no crash, and is not counted.
@@ -43,10 +52,13 @@ def judge(save_folder: Path, exit_code: int) -> Verdict:
     Args:
         save_folder: of the run.
         exit_code: of the step that trained.
+        first_pause: seconds before the first start after a crash; twice as many before each further one, up to an
+            hour, until there is a new checkpoint.
     """
     if exit_code in (EXIT_RUN_AGAIN, EXIT_REQUEUE):
         return Verdict(True, f"exit code {exit_code} is not a crash; starting again")
     attempt, batch = last_step(save_folder)
+    checkpoint = next((one.batch for one in list_checkpoints(save_folder)), 0)
     reason = first_reason(save_folder) or f"exit code {exit_code}"
     clear_reasons(save_folder)
     path = save_folder / "failures.jsonl"
@@ -54,16 +66,47 @@ def judge(save_folder: Path, exit_code: int) -> Verdict:
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "launch": attempt,
         "batch": batch,
+        "checkpoint": checkpoint,
         "exit_code": exit_code,
         "reason": reason,
     }
+    row = [*since_progress(path, checkpoint), record]
+    at_this_step = sum(failure["batch"] == batch for failure in row)
+    record["again"] = at_this_step < MOST_AT_ONE_STEP and len(row) < MOST_WITHOUT_CHECKPOINT
     save_folder.mkdir(parents=True, exist_ok=True)
     append_line(path, record)
-    at_this_step = 0
-    for failure in reversed(read_json_lines(path)):
-        if failure["batch"] != batch:
+    since = f"since the checkpoint of batch {checkpoint}" if checkpoint else "without a checkpoint"
+    if not record["again"]:
+        told = f"failed {len(row)} times {since}, the last time after batch {batch}"
+        if at_this_step >= MOST_AT_ONE_STEP:
+            told = f"failed {at_this_step} times after batch {batch}"
+        return Verdict(False, f"{told}: {reason}; not started again ({path})")
+    pause = int(min(first_pause * 2 ** (len(row) - 1), LONGEST_PAUSE))
+    return Verdict(
+        True,
+        f"failed after batch {batch}: {reason}; starting again in {pause} s "
+        f"(failure {len(row)} of {MOST_WITHOUT_CHECKPOINT} {since})",
+        pause,
+    )
+
+
+def since_progress(path: Path, checkpoint: int) -> list[dict[str, Any]]:
+    """The last failures of a run with the same newest checkpoint, oldest first.
+
+    A run that a person has started once more after it was given up has its tries anew.
+
+    Args:
+        path: ``failures.jsonl``; one that is damaged counts as none.
+        checkpoint: the batch of the newest checkpoint; 0: there is none.
+    """
+    try:
+        failures = read_json_lines(path)
+    except ValueError as error:
+        log.warning("%s: damaged (%s); earlier failures are not counted", path, error)
+        failures = []
+    row: list[dict[str, Any]] = []
+    for failure in reversed(failures):
+        if failure.get("checkpoint") != checkpoint or not failure.get("again", True):
             break
-        at_this_step += 1
-    if at_this_step >= MOST_AT_ONE_STEP:
-        return Verdict(False, f"failed {at_this_step} times after batch {batch}: {reason}; not started again ({path})")
-    return Verdict(True, f"failed after batch {batch}: {reason}; starting again ({at_this_step} of {MOST_AT_ONE_STEP})")
+        row.insert(0, failure)
+    return row
