@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -40,6 +41,17 @@ class RunFailed(UserError):
     the loss is no longer a number."""
 
     exit_code = EXIT_BROKEN_PROMISE
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised from; of one that stands for several ranks' (torch's CheckpointException) theirs
+    too."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        for of_rank, *_ in getattr(current, "failures", {}).values():
+            yield from causes(of_rank)
+        current = current.__cause__ or current.__context__
 
 
 def first_line(error: BaseException) -> str:

@@ -16,10 +16,12 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from theworld.disk_space import free_space, is_full
 from theworld.errors import NotNow, UserError
 from theworld.files import read_json, write_json
 
@@ -99,20 +101,29 @@ class Lease:
         self._thread.start()
 
     @classmethod
-    def take(cls, save_folder: Path, after: int = 0, stop: Callable[[], bool] = lambda: False) -> Lease:
+    def take(
+        cls,
+        save_folder: Path,
+        after: int = 0,
+        stop: Callable[[], bool] = lambda: False,
+        make_room: Callable[[], None] = lambda: None,
+    ) -> Lease:
         """Wait until no other start holds the folder, and take it.
 
         Args:
             save_folder: of the run.
             after: this start gets a higher number than that.
             stop: whether to give up waiting.
+            make_room: called where the disk is too full for the lease's file, and nobody else holds the folder.
 
         Raises:
-            UserError: the folder is in use: its holder gave a sign of life while this process looked.
-            NotNow: this process was asked to stop while it waited.
+            UserError: the folder is in use: its holder gave a sign of life while this process looked; or it cannot be
+                written.
+            NotNow: this process was asked to stop while it waited, or the disk is full.
         """
         folder = save_folder / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
+        with unwritable_as_one_line(save_folder):
+            folder.mkdir(parents=True, exist_ok=True)
         own = Process()
         first: Holder | None = None
         while True:
@@ -120,7 +131,7 @@ class Lease:
             silent = silence(folder, holder.launch) if holder is not None else 0.0
             if holder is None or silent >= SILENCE or holder.may_be_followed(own):
                 number = max(after, holder.launch if holder else 0) + 1
-                if begin(folder, number, own):
+                if begin_with_room(save_folder, number, own, make_room):
                     remove_older(folder, number)
                     return cls(folder, number, own)
                 continue  # another start was faster
@@ -214,7 +225,13 @@ class Lease:
     def _say(self, ended: bool = False) -> None:
         with self._saying:
             self.beats += 1
-            write_holder(self.path, Holder(self.launch, self.process, self.beats, ended))
+            try:
+                write_holder(self.path, Holder(self.launch, self.process, self.beats, ended))
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                # A sign of life, or of its end long ago, that takes no room.
+                os.utime(self.path, (0, 0) if ended else None)
 
     def _live(self) -> None:
         failing = False
@@ -238,8 +255,47 @@ def begin(folder: Path, number: int, process: Process) -> bool:
         path.touch(exist_ok=False)
     except FileExistsError:
         return False
-    write_holder(path, Holder(number, process))
+    try:
+        write_holder(path, Holder(number, process))
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
     return True
+
+
+def begin_with_room(save_folder: Path, number: int, process: Process, make_room: Callable[[], None]) -> bool:
+    """The same; on a full disk once more after room was made.
+
+    Raises:
+        UserError, NotNow: it cannot be written.
+    """
+    with unwritable_as_one_line(save_folder):
+        try:
+            return begin(save_folder / FOLDER, number, process)
+        except OSError as error:
+            if not is_full(error):
+                raise
+        make_room()
+        return begin(save_folder / FOLDER, number, process)
+
+
+@contextmanager
+def unwritable_as_one_line(save_folder: Path) -> Iterator[None]:
+    """Turn the system's refusal to write in the save folder into a line.
+
+    Raises:
+        NotNow: the disk is full.
+        UserError: it does not let this user write, or is no folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        if is_full(error):
+            raise NotNow(f"save_folder: {save_folder}: {error.strerror}; {free_space(save_folder)}") from error
+        raise UserError(
+            f"save_folder: {error.filename or save_folder}: cannot be written ({error.strerror}); set another one, or "
+            "let this user write there"
+        ) from error
 
 
 def write_holder(path: Path, holder: Holder) -> None:

@@ -116,6 +116,7 @@ def test_a_projectors_checkpoint_is_as_large_as_weights_and_optimizer(
         tmp_path, "1ep", -1, Fence(1, None), before_save=lambda: None, select=Weights(model).drop_frozen
     )
     saved = saver.save(state)
+    assert saved is not None
     tensors = 3 * sum(parameter.nbytes for parameter in projector.parameters())
     print(f"{saved.stat().st_size:,} bytes, {tensors:,} of them weights and optimizer state")
     assert tensors < saved.stat().st_size < tensors + 200_000

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from composer.utils import dist
 
+from theworld.checkpoint.on_disk import clear_half_saves
 from theworld.lease import Lease
 from theworld.ranks import from_rank_zero
 
@@ -77,7 +78,7 @@ def hold(save_folder: Path, newest: Callable[[], int], stop: Callable[[], bool])
 
     def take() -> int:
         nonlocal lease
-        lease = Lease.take(save_folder, newest(), stop)
+        lease = Lease.take(save_folder, newest(), stop, lambda: clear_half_saves(save_folder))
         return lease.launch
 
     launch = from_rank_zero(take)

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import re
+import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ log = logging.getLogger(__name__)
 
 CHECKED_BYTES = 4 << 30
 SMALL_MEMBER = 1 << 20
+SAVING = ".saving"
+"""Sub-folder of a save folder: what is being written, and what a killed start left half written."""
 ZIP_END = 1 << 16
 PRETRAINED = "pretrained"
 """Sub-folder of a save folder: the model's configuration and processor as ``save_pretrained`` writes them."""
@@ -52,6 +55,11 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
         if NAME.fullmatch(path.name) and not path.is_symlink():
             found.append(Checkpoint(path, *parse_name(path.name)))
     return sorted(found, key=lambda checkpoint: (checkpoint.batch, checkpoint.epoch), reverse=True)
+
+
+def clear_half_saves(folder: Path) -> None:
+    """Remove what starts before have left half written; for a start that holds the save folder, or may take it."""
+    shutil.rmtree(folder / SAVING, ignore_errors=True)
 
 
 def is_whole(checkpoint: Path, contents: bool = True) -> bool:

@@ -4,6 +4,9 @@ Composer's own saver writes to the final name and then moves a link: a kill in b
 and its autoresume then fails or starts over; on two nodes that share ``save_folder`` it always crashes. Here a
 checkpoint is written aside, forced to disk and renamed, and resuming (:mod:`~theworld.checkpoint.on_disk`) looks
 at the checkpoints themselves.
+
+Where one cannot be written, a full disk for instance, nothing of it stays and training goes on, for the next may fit;
+if that fails as well the run ends, so that no more than two intervals of progress are at stake.
 """
 
 from __future__ import annotations
@@ -19,16 +22,21 @@ from composer.core import Callback, Event, State
 from composer.loggers import Logger
 from composer.utils import create_interval_scheduler, dist
 from composer.utils.checkpoint import save_checkpoint
+from torch.distributed.checkpoint.api import CheckpointException
 
 from theworld.checkpoint.fence import Fence
-from theworld.checkpoint.on_disk import is_whole, list_checkpoints
+from theworld.checkpoint.on_disk import SAVING, clear_half_saves, is_whole, list_checkpoints
+from theworld.checkpoint.state_size import ROOM_FOR_NAMES, bytes_to_write
+from theworld.disk_space import CannotWrite, NeverFits, fault_of_disk, in_megabytes
+from theworld.errors import RunFailed
 from theworld.files import put_in_place
-from theworld.ranks import from_rank_zero
+from theworld.ranks import from_rank_zero, raise_together
 
 log = logging.getLogger(__name__)
 
-SAVING = ".saving"
 LATEST = "latest-rank0.pt"
+MOST_FAILED = 2
+"""Saves in a row that cannot be written, after which the run ends."""
 
 
 class WholeCheckpointSaver(Callback):
@@ -62,6 +70,10 @@ class WholeCheckpointSaver(Callback):
         self.select = select
         self.after_save = after_save
         self.last_saved_batch = -1
+        self.failed = 0
+        """Saves in a row that could not be written."""
+        self.needed: int | None = None
+        """Bytes of a checkpoint, since one was put together."""
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
         self._save_if_due(state, Event.BATCH_CHECKPOINT)
@@ -73,7 +85,6 @@ class WholeCheckpointSaver(Callback):
         self.last_saved_batch = int(state.timestamp.batch)
         if dist.get_global_rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(self.folder / SAVING, ignore_errors=True)
         dist.barrier()
 
     def _save_if_due(self, state: State, event: Event) -> None:
@@ -85,37 +96,125 @@ class WholeCheckpointSaver(Callback):
             return
         if event == Event.BATCH_CHECKPOINT and self.last_saved_batch == int(state.timestamp.batch):
             return
-        self.save(state)
+        self.save(state, last=elapsed is not None and elapsed >= 1.0)
 
-    def save(self, state: State) -> Path:
+    def save(self, state: State, last: bool = False) -> Path | None:
         """Write a checkpoint now; all ranks call it.
+
+        Args:
+            state: Composer's.
+            last: nothing is trained after it, so that there will be no next try.
+
+        Returns:
+            The checkpoint; None if it cannot be written now and training may go on.
 
         Raises:
             Superseded: a newer start of the run has begun; nothing is written.
+            RunFailed: on all ranks: it cannot be written, and neither could the one before, or there is no other try.
         """
-        self.fence.look_together()
-        self.before_save()
         name = f"ep{int(state.timestamp.epoch)}-ba{int(state.timestamp.batch)}"
-        # In a folder of this start's own: an older one may still be writing the checkpoint of the same batch.
-        saving = self.folder / SAVING / f"{self.fence.launch}-{name}"
-        saved = save_checkpoint(state, str(saving / f"{name}-rank{{rank}}.pt"), ignore_keys=self.select)
-        dist.barrier()
         final = self.folder / (name if state.fsdp_sharded_state_dict_enabled else f"{name}-rank0.pt")
-        written = Path(saved) if saved is not None else None
-        if written is not None and state.fsdp_sharded_state_dict_enabled:
-            written = written.parent
-        from_rank_zero(lambda: self._put_in_place(written, final))
-        self.last_saved_batch = int(state.timestamp.batch)
+        try:
+            self.fence.look_together()
+            self.before_save()
+            # In a folder of this start's own: an older one may still be writing the checkpoint of the same batch.
+            saving = self.folder / SAVING / f"{self.fence.launch}-{name}"
+            from_rank_zero(lambda: self._make(saving))
+            written = self._write_aside(state, saving / f"{name}-rank{{rank}}.pt")
+            from_rank_zero(lambda: self._put_in_place(written, final))
+        except CannotWrite as error:
+            from_rank_zero(lambda: clear_half_saves(self.folder))
+            self._give_up(int(state.timestamp.batch), error, last)
+            return None
+        self.last_saved_batch, self.failed = int(state.timestamp.batch), 0
         log.info("saved %s", final)
         return final
+
+    def _make(self, saving: Path) -> None:
+        """The folder that all ranks write to."""
+        try:
+            saving.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def _write_aside(self, state: State, path: Path) -> Path | None:
+        """Write the checkpoint's parts; what this rank has written, a folder if it is sharded.
+
+        Raises:
+            CannotWrite: on all ranks, if one could not.
+        """
+        fault, saved = None, None
+        try:
+            saved = save_checkpoint(state, str(path), ignore_keys=self._select)
+        except CannotWrite:
+            raise  # by all ranks, before any has written
+        except (Exception, CheckpointException) as error:
+            refused = fault_of_disk(error)
+            if refused is None:
+                raise
+            fault = self._cannot_write(refused)
+            dist.barrier()  # where Composer lets the other ranks wait for this one
+        raise_together(fault)
+        if saved is not None and state.fsdp_sharded_state_dict_enabled:
+            return Path(saved).parent
+        return Path(saved) if saved is not None else None
+
+    def _select(self, checkpoint: dict[str, Any]) -> None:
+        """What Composer calls with a state right before it writes it: see that there is room.
+
+        Raises:
+            CannotWrite: on all ranks, there is not.
+        """
+        if self.select is not None:
+            self.select(checkpoint)
+        needed = sum(dist.all_gather_object(bytes_to_write(checkpoint, dist.get_global_rank() == 0)))
+        self.needed = needed + ROOM_FOR_NAMES
+        from_rank_zero(self._check_room)
+
+    def _check_room(self) -> None:
+        assert self.needed is not None
+        disk = shutil.disk_usage(self.folder)
+        if self.needed > disk.total > 0:
+            raise NeverFits(f"{self.folder}: a checkpoint takes {self._told(disk.free)} of {in_megabytes(disk.total)}")
+        if self.needed > disk.free and disk.total > 0:
+            raise CannotWrite(f"{self.folder}: a checkpoint takes {self._told(disk.free)}")
+
+    def _told(self, free: int) -> str:
+        needed = in_megabytes(self.needed) if self.needed is not None else "some space"
+        return f"{needed}, and {in_megabytes(free)} are free"
+
+    def _cannot_write(self, error: OSError) -> CannotWrite:
+        told = self._told(shutil.disk_usage(self.folder).free)
+        return CannotWrite(f"{self.folder}: {error.strerror}: a checkpoint takes {told}")
+
+    def _give_up(self, batch: int, fault: CannotWrite, last: bool) -> None:
+        """Say that a checkpoint could not be written, and end the run if too much is at stake."""
+        self.failed += 1
+        newest = f"that of batch {self.last_saved_batch}" if self.last_saved_batch else "none"
+        told = f"the checkpoint of batch {batch} is not written: {fault}; the newest is {newest}"
+        if not last and self.failed < MOST_FAILED and not isinstance(fault, NeverFits):
+            log.warning("%s; training goes on, and ends if the next save cannot be written either", told)
+            return
+        failed = RunFailed(
+            f"{told}, from which the run goes on when it is started again; free some space in {self.folder}, or keep "
+            "fewer checkpoints (save_num_checkpoints_to_keep)"
+        )
+        failed.on_all_ranks = True
+        raise failed from fault
 
     def _put_in_place(self, written: Path | None, final: Path) -> None:
         """Give a checkpoint that all ranks have written its name; rank 0 does it."""
         assert written is not None
         self.fence.look()  # writing may have taken minutes
-        put_in_place(written, final)
-        shutil.rmtree(self.folder / SAVING, ignore_errors=True)
-        point_latest(self.folder, final)
+        try:
+            put_in_place(written, final)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        clear_half_saves(self.folder)
+        try:
+            point_latest(self.folder, final)
+        except OSError as error:
+            log.warning("%s: the link to the newest checkpoint is not made (%s)", self.folder, error.strerror)
         if self.after_save is not None:
             self.after_save(final)
             self.fence.look()

@@ -8,9 +8,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from theworld.checkpoint.on_disk import list_checkpoints
+from theworld.checkpoint.on_disk import clear_half_saves, list_checkpoints
+from theworld.disk_space import free_space, is_full
 from theworld.errors import EXIT_REQUEUE, EXIT_RUN_AGAIN
 from theworld.files import append_line, last_json_line, read_json_lines
+from theworld.lease import FOLDER, Process, newest_holder
 from theworld.train.failures_of_ranks import clear_reasons, first_reason
 
 log = logging.getLogger(__name__)
@@ -73,8 +75,14 @@ def judge(save_folder: Path, exit_code: int, first_pause: float = FIRST_PAUSE) -
     row = [*since_progress(path, checkpoint), record]
     at_this_step = sum(failure["batch"] == batch for failure in row)
     record["again"] = at_this_step < MOST_AT_ONE_STEP and len(row) < MOST_WITHOUT_CHECKPOINT
-    save_folder.mkdir(parents=True, exist_ok=True)
-    append_line(path, record)
+    try:
+        write_failure(save_folder, path, record)
+    except OSError as error:
+        return Verdict(
+            False,
+            f"failed after batch {batch}: {reason}; not started again, for that cannot be written down: {path}: "
+            f"{error.strerror}; {free_space(save_folder)}",
+        )
     since = f"since the checkpoint of batch {checkpoint}" if checkpoint else "without a checkpoint"
     if not record["again"]:
         told = f"failed {len(row)} times {since}, the last time after batch {batch}"
@@ -88,6 +96,27 @@ def judge(save_folder: Path, exit_code: int, first_pause: float = FIRST_PAUSE) -
         f"(failure {len(row)} of {MOST_WITHOUT_CHECKPOINT} {since})",
         pause,
     )
+
+
+def write_failure(save_folder: Path, path: Path, record: dict[str, Any]) -> None:
+    """Append a failure, on a full disk in the place of what the start that died has left half written.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    save_folder.mkdir(parents=True, exist_ok=True)
+    try:
+        append_line(path, record)
+        return
+    except OSError as error:
+        if not is_full(error):
+            raise
+    holder, own = newest_holder(save_folder / FOLDER), Process()
+    # Of this job's own start the job script knows that it has ended; another's may be saving.
+    of_this_job = holder is not None and holder.process is not None and holder.process.job == own.job is not None
+    if holder is None or of_this_job or holder.may_be_followed(own):
+        clear_half_saves(save_folder)
+    append_line(path, record)
 
 
 def since_progress(path: Path, checkpoint: int) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from theworld.errors import RunFailed
+from theworld.errors import RunFailed, causes
 
 DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? (?P<pids>[\d, ]+)\) (?P<how>.*)")
 OF_THE_KERNEL = re.compile(r"[Kk]illed process (\d+)")
@@ -78,14 +78,6 @@ def what_killed(pids: set[int], how: str, kills_before: int) -> str:
     if "Bus error" in how:
         return f"{who}; /dev/shm is full: enlarge it, or lower train_loader.num_workers"
     return f"{who}; the kernel names no want of memory: look who sent the signal"
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was raised from."""
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__ or current.__context__
 
 
 def _lines(path: Path) -> list[str]:

@@ -17,6 +17,7 @@ from composer import algorithms, callbacks, loggers, optim
 from theworld.config.schema import Config
 from theworld.data.samples.augment import Augment
 from theworld.errors import UserError, first_line
+from theworld.train.event_files import EventFiles
 
 DEFAULT_OPTIMIZER = "decoupled_adamw"
 DEFAULT_SCHEDULER = "cosine_with_warmup"
@@ -116,7 +117,7 @@ LOGGERS: Table = {
     "mosaicml": loggers.MosaicMLLogger,
     "neptune": loggers.NeptuneLogger,
     "slack": loggers.SlackLogger,
-    "tensorboard": loggers.TensorboardLogger,
+    "tensorboard": EventFiles,
     "wandb": loggers.WandBLogger,
     "console": OWN_LINES,
     "progress_bar": OWN_LINES,

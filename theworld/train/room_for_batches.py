@@ -10,7 +10,7 @@ from pathlib import Path
 from composer.utils import dist
 
 from theworld.data.batches.loader import PassLoader
-from theworld.data.cache.space import in_megabytes
+from theworld.disk_space import in_megabytes
 from theworld.errors import UserError
 from theworld.ranks import raise_on_all_ranks
 from theworld.train.data import TrainData

@@ -16,13 +16,19 @@ from composer.utils import dist, get_device
 from theworld import cli
 from theworld.checkpoint.data_only import composer_loads_data
 from theworld.checkpoint.fence import Fence, hold
-from theworld.checkpoint.on_disk import Checkpoint, list_checkpoints, newest_whole_checkpoint
+from theworld.checkpoint.on_disk import (
+    Checkpoint,
+    clear_half_saves,
+    list_checkpoints,
+    newest_whole_checkpoint,
+)
 from theworld.checkpoint.optimizer_state import check_optimizer
 from theworld.checkpoint.saver import WholeCheckpointSaver
 from theworld.checkpoint.weights import Weights, holds_vae, pin_bases, read_saved_weights
 from theworld.config.schema import Config
 from theworld.data.batches.expectation import Expectation, promised_samples, remember
 from theworld.data.cache.streaming_internals import check_streaming
+from theworld.disk_space import full_disk_as_one_line
 from theworld.errors import EXIT_REQUEUE, NotNow, UserError, describe
 from theworld.lease import Superseded
 from theworld.model.build import load_processor
@@ -118,9 +124,12 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
     assert config.save_folder is not None
     save_folder = Path(config.save_folder)
     with hold(save_folder, lambda: newest_attempt(save_folder), lambda: stop.wanted) as fence:
+        # First of all: what a killed start has left half written may be what fills the disk.
+        from_rank_zero(lambda: clear_half_saves(save_folder))
         from_rank_zero(lambda: clear_reasons(save_folder))
         try:
-            return train_in(save_folder, config, stop, fence)
+            with full_disk_as_one_line(save_folder):
+                return train_in(save_folder, config, stop, fence)
         except (NotNow, Superseded):
             raise  # nothing has failed, and a newer start writes here
         except Exception as error:
@@ -337,7 +346,7 @@ def run_trainer(trainer: Trainer, saver: WholeCheckpointSaver) -> None:
     except (Stopped, NotNow) as left:
         # All ranks have left together between two batches.
         if saver.last_saved_batch != int(trainer.state.timestamp.batch):
-            saver.save(trainer.state)
+            saver.save(trainer.state, last=True)
         if isinstance(left, NotNow):
             raise
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from theworld.disk_space import in_megabytes
 from theworld.errors import UserError
 
 SMALLEST_IN_SHARDS = 4
@@ -98,7 +99,3 @@ def ages(shards: Iterable[os.DirEntry[str]]) -> list[tuple[int, int, str]]:
             continue
         found.append((status.st_mtime_ns, status.st_size, shard.path))
     return found
-
-
-def in_megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"

@@ -22,8 +22,9 @@ from composer.utils import dist
 from theworld.checkpoint.pass_proof import PROOF, RunProof, no_ids
 from theworld.data.batches.collate import PADDING_SAMPLE
 from theworld.data.batches.passes import PassDataset
+from theworld.disk_space import CannotWrite, free_space, is_full
 from theworld.files import append_line, drop_partial_line, last_json_line, sync_file
-from theworld.ranks import from_rank_zero
+from theworld.ranks import from_rank_zero, raise_together
 from theworld.train.callbacks.finite_steps import FiniteSteps
 
 
@@ -31,7 +32,7 @@ class Ledger(Callback):
     """Appends this rank's line for each optimizer batch.
 
     Lines reach the operating system at each batch and the disk before each checkpoint, so that a checkpoint never
-    knows of a batch that the ledger does not.
+    knows of a batch that the ledger does not. Where the disk is full they wait in memory for the next checkpoint.
 
     Args:
         save_folder: of the run.
@@ -59,6 +60,8 @@ class Ledger(Callback):
         self.loaded, self.branched, self.carried = loaded, branched, proof
         self.steps = steps
         self.file: IO[bytes] | None = None
+        self.waiting = b""
+        """Lines for which there was no room."""
         self.batches = 0
         self.proof = RunProof()
         self.unproven = no_ids()
@@ -67,7 +70,7 @@ class Ledger(Callback):
     def fit_start(self, state: State, logger: Logger) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         drop_partial_line(self.path)
-        self.file = self.path.open("ab")
+        self.file = self.path.open("ab", buffering=0)
         self.batches = int(state.timestamp.batch)
         self.proof = self.proof_so_far(int(state.timestamp.epoch))
         self.proof.begin_attempt(self.attempt, self.batches, dist.get_world_size())
@@ -98,8 +101,8 @@ class Ledger(Callback):
                 line.setdefault("ids" if kind == "trained" else kind, []).append(sample_id)
         if lost:
             self.dataset.lose(int(state.timestamp.sample_in_epoch))
-        self.file.write((json.dumps(line) + "\n").encode())
-        self.file.flush()
+        self.waiting += (json.dumps(line) + "\n").encode()
+        self._write()
         self.batches = int(state.timestamp.batch)
 
     def epoch_end(self, state: State, logger: Logger) -> None:
@@ -120,10 +123,34 @@ class Ledger(Callback):
         self.proof.advance(self.batches, dist.all_gather_object(self.unproven), generations)
         self.unproven = no_ids()
 
+    def _write(self) -> OSError | None:
+        """Write what waits; the error where the disk is too full for it, and the rest goes on waiting."""
+        assert self.file is not None
+        try:
+            while self.waiting:
+                self.waiting = self.waiting[self.file.write(self.waiting) :]
+        except OSError as error:
+            if not is_full(error):
+                raise
+            return error
+        return None
+
     def sync(self) -> None:
-        """Force the lines to disk, and bring the proof up to them; all ranks call it before a save."""
+        """Force the lines to disk, and bring the proof up to them; all ranks call it before a save.
+
+        Raises:
+            CannotWrite: on all ranks, where one of them could not.
+        """
+        fault = None
         if self.file is not None:
-            sync_file(self.file)
+            error = self._write()
+            try:
+                sync_file(self.file)
+            except OSError as refused:
+                error = error or refused
+            if error is not None:
+                fault = CannotWrite(f"{self.path}: {error.strerror}; {free_space(self.path.parent)}")
+        raise_together(fault)
         self.update_proof()
 
     def add_proof(self, checkpoint: dict[str, Any]) -> None:
@@ -132,6 +159,7 @@ class Ledger(Callback):
 
     def close(self, state: State, logger: Logger) -> None:
         if self.file is not None:
+            self._write()
             self.file.close()
             self.file = None
 
