@@ -2,14 +2,35 @@
 
 say() { printf '%(%F %T)T job %s start %d: %s\n' -1 "$SLURM_JOB_ID" $((${SLURM_RESTART_COUNT:-0} + 1)) "$*"; }
 
-# Go to where the job was submitted and take over the site's settings.
+refuse() { echo "error: $*" >&2; exit 2; }
+
+# Open the log, in the first of some folders that lets us: were it named in the script's own #SBATCH line, SLURM would
+# end the job without a word where it cannot be written. A log that the user has named stands.
+open_log() {
+  local name="${SLURM_JOB_NAME:-theworld}-$SLURM_JOB_ID.out" folder
+  case $(job_field StdOut) in '' | /dev/null) ;; *) return 0 ;; esac
+  for folder in "$SLURM_SUBMIT_DIR/logs" "$SLURM_SUBMIT_DIR" "${HOME:-/}"; do
+    { : >> "$folder/$name"; } 2> /dev/null || continue
+    exec >> "$folder/$name" 2>&1
+    [ "$folder" = "$SLURM_SUBMIT_DIR/logs" ] || scontrol update JobId="$SLURM_JOB_ID" Comment="log: $folder/$name"
+    [ "$folder" != "${HOME:-/}" ] || echo "$SLURM_SUBMIT_DIR/logs cannot be written on $(hostname), so the log is here"
+    return 0
+  done
+  scontrol update JobId="$SLURM_JOB_ID" Comment="error: no log can be written in $SLURM_SUBMIT_DIR"
+}
+
+# Open the log, see that this is the project's folder, and take over the site's settings.
 begin() {
+  local root=${1%/slurm}
+  open_log
   cd "${SLURM_SUBMIT_DIR:?this script is started with sbatch}" || exit 2
-  [ -f recipes/train.py ] || { echo "error: $PWD: submit from the project's own folder" >&2; exit 2; }
+  [ -f recipes/train.py ] || refuse "submitted from $PWD: paths are relative to the project's folder; cd $root and sbatch there"
+  # With sbatch --export=NONE srun would give its tasks nothing of what is set here.
+  export SLURM_EXPORT_ENV=ALL
   if [ -f slurm/site.env ]; then . slurm/site.env; fi
   export PYTHON=${PYTHON:-.venv/bin/python} PYTHONUNBUFFERED=1
   REQUEUE_PAUSE=${REQUEUE_PAUSE:-300}   # seconds before a job that cannot go on now (exit code 75) is started again
-  command -v "$PYTHON" > /dev/null || { echo "error: $PYTHON: no such Python; run make setup, or set PYTHON in slurm/site.env" >&2; exit 2; }
+  command -v "$PYTHON" > /dev/null || refuse "$PYTHON: no such Python; run make setup, or set PYTHON in slurm/site.env"
   say "on ${SLURM_JOB_NODELIST:-$(hostname)}"
 }
 
@@ -30,6 +51,21 @@ grace() {
   for part in ${text//:/ }; do total=$((total * 60 + 10#$part)); done
   total=$((total + days * 86400))
   echo $((total > 60 ? total : 60))
+}
+
+# Before anything is loaded: as many tasks on each node as ranks, and as many GPUs where the job has any.
+check_layout() {
+  local ranks=$RANKS_PER_NODE nodes=$SLURM_NNODES tasks=${SLURM_NTASKS:-} per_node gpus
+  local layout="--nodes=$nodes --ntasks-per-node=R --gpus-per-node=R, R ranks a node"
+  case $ranks in '' | *[!0-9]* | 0) refuse "RANKS_PER_NODE: $ranks is no number of ranks" ;; esac
+  [ "${tasks:-$((nodes * ranks))}" -eq $((nodes * ranks)) ] ||
+    refuse "$tasks tasks on $nodes nodes are not $nodes x $ranks ranks; submit with $layout"
+  per_node=${SLURM_TASKS_PER_NODE:-}
+  case $per_node in *,*) refuse "the nodes have $per_node tasks, not the same on each; submit with $layout" ;; esac
+  # Of each group of nodes alike: GRES=gpu:2(IDX:0-1), or gpu:a100:2(...).
+  for gpus in $(scontrol -o -d show job "$SLURM_JOB_ID" 2> /dev/null | grep -oE 'GRES=[^ ]*gpu[^ ]*\(IDX' | grep -oE '[0-9]+\(IDX' | cut -d'(' -f1); do
+    [ "$gpus" -eq "$ranks" ] || refuse "a node of the job has $gpus GPUs for $ranks ranks; submit with $layout"
+  done
 }
 
 # Run a command in the background, pass USR1 on to it as SIGNAL, wait for its end whatever interrupts. Sets $status,

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from theworld.errors import RunFailed, UserError, causes
+from theworld.files import nearest_folder
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system answers where a disk, a quota, or the size that a file may have is used up."""
+
+HALF_WRITTEN = re.compile(r"inline_container.*unexpected pos|PytorchStreamWriter failed writing")
+"""What torch says on other ranks than the one that got the system's answer."""
 
 
 class CannotWrite(UserError):
@@ -27,6 +32,8 @@ def fault_of_disk(error: BaseException) -> OSError | None:
     for one in causes(error):
         if isinstance(one, OSError) and one.errno is not None and not isinstance(one, (ConnectionError, TimeoutError)):
             return one
+        if isinstance(one, RuntimeError) and HALF_WRITTEN.search(str(one)):
+            return OSError(errno.EIO, "the write broke off")
     return None
 
 
@@ -42,8 +49,7 @@ def in_megabytes(size: int) -> str:
 
 def free_space(folder: Path) -> str:
     """What is free for this user where a folder is, or is to be, in words."""
-    there = next((one for one in (folder, *folder.parents) if one.is_dir()), folder)
-    return f"{in_megabytes(shutil.disk_usage(there).free)} are free"
+    return f"{in_megabytes(shutil.disk_usage(nearest_folder(folder)).free)} are free"
 
 
 @contextmanager

@@ -156,6 +156,11 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         return {name: np.fromfile(file, dtype, length) for name, dtype, length in columns}
 
 
+def nearest_folder(path: Path) -> Path:
+    """What there is of a path: itself, or the innermost of the folders that it is to be in."""
+    return next((one for one in (path, *path.absolute().parents) if one.exists()), path)
+
+
 def own_temporary(name: str, parent: str | Path | None = None) -> Path:
     """A name of this user's own in a folder that others may write to; :func:`make_private` makes the folder.
 

@@ -63,7 +63,8 @@ PriorityType=priority/basic
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
-NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{last}] CPUs=2 State=UNKNOWN
+GresTypes=gpu
+NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{last}] CPUs=2 Gres=gpu:2 State=UNKNOWN
 PartitionName=low Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace} MaxTime=60 State=UP
 PartitionName=nograce Nodes=ALL PriorityTier=1 PreemptMode=REQUEUE GraceTime=0 MaxTime=60 State=UP
 PartitionName=high Nodes=ALL PriorityTier=100 PreemptMode=OFF MaxTime=60 State=UP
@@ -233,6 +234,8 @@ def running_cluster(root: Path, node_timeout: int = 60) -> Iterator[Cluster]:
             node_timeout=node_timeout,
         )
     )
+    # GPUs that are none: any device file will do, since no control group keeps tasks apart.
+    (root / "gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
     (root / "munge.key").write_bytes(os.urandom(256))
     (root / "munge.key").chmod(0o400)
     (root / "hosts").write_text(Path("/etc/hosts").read_text() + "127.0.0.1 n1\n127.0.0.1 n2\n")

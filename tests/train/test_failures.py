@@ -78,25 +78,40 @@ def test_the_command_tells_the_job_script_its_pause(tmp_path: Path, capsys: pyte
 
 
 class Deadly(Dataset[int]):
+    """Its worker is sent a signal, or exits."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
     def __len__(self) -> int:
         return 4
 
     def __getitem__(self, index: int) -> int:
         if torch.utils.data.get_worker_info() is not None:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.number)
         return index
 
 
-def test_a_killed_loader_worker_is_one_line() -> None:
-    with pytest.raises(RunFailed, match=r"a loader worker was killed \(process \d+: .*; the kernel") as failed:
-        read_all()
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(signal.SIGKILL, "Killed"), (signal.SIGSEGV, "Segmentation fault"), (signal.SIGABRT, "Aborted")],
+)
+@pytest.mark.parametrize("told", [True, False])
+def test_a_killed_loader_worker_is_one_line_with_the_signal(
+    number: int, name: str, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where torch finds it gone before it was told that a child has ended."""
+    if not told:
+        monkeypatch.setattr(torch.utils.data._utils.signal_handling, "_set_SIGCHLD_handler", lambda: None)
+    with pytest.raises(RunFailed, match=rf"killed \(process \d+: is killed by signal: {name}; the kernel") as failed:
+        read_all(number)
     assert "\n" not in str(failed.value)
     assert failed.value.exit_code == 1
 
 
-def read_all() -> None:
+def read_all(number: int) -> None:
     with killed_workers_as_one_line():
-        list(DataLoader(Deadly(), num_workers=1))
+        list(DataLoader(Deadly(number), num_workers=1))
 
 
 def test_the_control_groups_count_is_read(tmp_path: Path) -> None:

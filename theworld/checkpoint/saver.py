@@ -152,7 +152,8 @@ class WholeCheckpointSaver(Callback):
             refused = fault_of_disk(error)
             if refused is None:
                 raise
-            fault = self._cannot_write(refused)
+            if dist.get_global_rank() in getattr(error, "failures", [dist.get_global_rank()]):
+                fault = self._cannot_write(refused)
             dist.barrier()  # where Composer lets the other ranks wait for this one
         raise_together(fault)
         if saved is not None and state.fsdp_sharded_state_dict_enabled:

@@ -276,7 +276,7 @@ class Config:
 
     most_lost_steps: int | None = 3
     """Steps in a row whose gradient is not finite, each left out, after which the run ends with exit code 1; null: it
-    goes on. Not with amp_fp16, whose scaler begins with some."""
+    goes on. With amp_fp16 a step that the scaler leaves out to find its scale does not count."""
     save_folder: str | None = None
     """Checkpoints, config.yaml, ledger and TensorBoard logs of this run."""
     save_interval: int | str = "1ep"

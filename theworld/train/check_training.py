@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from theworld.config.hub_url import REPO, SCHEME, Place
 from theworld.config.schema import Config, LoaderConfig
 from theworld.errors import UserError
+from theworld.files import nearest_folder
 from theworld.train.check_values import (
     CONSOLE,
     check_known,
@@ -156,6 +158,10 @@ def check_saving(config: Config) -> None:
         raise UserError("save_folder: not set; checkpoints and the ledger need a folder")
     if Path(config.save_folder).is_file():
         raise UserError(f"save_folder: {config.save_folder} is a file")
+    there = nearest_folder(Path(config.save_folder))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        what = "this user may not write there, or it is mounted read-only" if there.is_dir() else "it is a file"
+        raise UserError(f"save_folder: {config.save_folder} cannot be written: {there}: {what}; set another one")
     if config.hub.repo_id is not None and not REPO.fullmatch(config.hub.repo_id):
         raise UserError(f"hub.repo_id: {config.hub.repo_id!r}: expected OWNER/NAME, without hf:// or a URL")
     check_positive({"hub.every": config.hub.every})

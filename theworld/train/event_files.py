@@ -12,6 +12,7 @@ from composer.core import State
 from composer.loggers import Logger, TensorboardLogger
 
 from theworld.disk_space import FULL, fault_of_disk, in_megabytes
+from theworld.files import nearest_folder
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +61,7 @@ class EventFiles(TensorboardLogger):
 
     def _is_full(self) -> bool:
         assert self.log_dir is not None
-        there = next((one for one in (Path(self.log_dir), *Path(self.log_dir).parents) if one.is_dir()), Path())
-        disk = shutil.disk_usage(there)
+        disk = shutil.disk_usage(nearest_folder(Path(self.log_dir)))
         full = disk.total > 0 and disk.free < LEAST_FREE
         if full:
             self._say(f"{in_megabytes(disk.free)} are free")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +63,24 @@ def killed_workers_as_one_line() -> Iterator[None]:
         if died is None:
             raise
         pids = {int(pid) for pid in died["pids"].split(",")}
-        raise RunFailed(f"a loader worker was killed ({what_killed(pids, died['how'], before)})") from error
+        how = end_of_workers(error) or died["how"]
+        raise RunFailed(f"a loader worker was killed ({what_killed(pids, how, before)})") from error
+
+
+def end_of_workers(error: BaseException) -> str | None:
+    """By which signal the first of the dead workers ended, or with which exit code; None if that is not known.
+
+    Where torch sees by itself that a worker is gone, before the signal that tells it of a child's end, its error has
+    the number of the process only; the process object stands in the function that raised it.
+    """
+    for one in causes(error):
+        for frame, _ in traceback.walk_tb(one.__traceback__):
+            for worker in frame.f_locals.get("failed_workers", ()):
+                if worker.exitcode is not None and worker.exitcode < 0:
+                    return f"is killed by signal: {signal.strsignal(-worker.exitcode)}"
+                if worker.exitcode:
+                    return f"exited with code {worker.exitcode}"
+    return None
 
 
 def what_killed(pids: set[int], how: str, kills_before: int) -> str:

@@ -258,7 +258,7 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
     config = run.config
     dataset = run.data.dataset
     length = PassLength(dataset, run.expectation)
-    steps = FiniteSteps(None if config.precision == "amp_fp16" else config.most_lost_steps)
+    steps = FiniteSteps(config.most_lost_steps)
     ledger, saver = build_ledger_and_saver(run, steps, uploads)
     progress_bar = sys.stderr.isatty() if config.progress_bar is None else config.progress_bar
     trainer = Trainer(

@@ -31,7 +31,6 @@ from theworld.data.cache.shared_memory import one_opening_at_a_time, record_segm
 from theworld.data.cache.snapshot import Snapshot, read_snapshot
 from theworld.data.cache.space import check_capacity
 from theworld.data.cache.streaming_internals import open_shards, release_segments, segments_number
-from theworld.disk_space import in_megabytes
 from theworld.errors import NotNow, UserError
 from theworld.labels import IGNORE
 from theworld.patience import patiently
