@@ -152,3 +152,19 @@ def test_a_log_that_the_user_has_named_stands(cluster: Cluster, checkout: Path, 
     number, _ = run_job(cluster, checkout, *options, "slurm/train.sbatch", "x.yaml", home=home)
     assert (checkout / "mine.out").read_text().count("sees none") == 2
     assert not list(checkout.rglob(f"theworld-{number}.out"))
+
+
+def test_a_crashed_job_is_started_again_with_pauses_that_double(cluster: Cluster, checkout: Path, home: Path) -> None:
+    """The trainer is one that dies; what judges that is the real thing."""
+    (checkout / "python").write_text(
+        f'#!/bin/sh\ncase $1 in recipes/train.py) exit 1 ;; esac\nexec {sys.executable} "$@"\n'
+    )
+    with (checkout / "slurm" / "site.env").open("a") as settings:
+        settings.write("CRASH_PAUSE=1\n")
+    arguments = [SMOKE_YAML, f"save_folder={checkout / 'run'}"]
+    number, job = run_job(cluster, checkout, "-N1", "--ntasks-per-node=1", "slurm/train.sbatch", *arguments, home=home)
+    printed = log(checkout / "logs", number)
+    assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("FAILED", "1:0", "2"), printed
+    assert re.findall(r"requeued, to start in (\d+) s", printed) == ["1", "2"], printed
+    assert "failed after batch 0: exit code 1; starting again in 1 s (failure 1 of 5 without a checkpoint)" in printed
+    assert "failed 3 times after batch 0: exit code 1; not started again" in printed

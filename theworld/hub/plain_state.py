@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ TAKEN: dict[str, type | tuple[type, ...]] = {
 """Keys of Composer's state beside the weights, and this project's own. Composer takes algorithms by the names of those
 that the run itself has."""
 NUMBERS_OF_LINES = {"launches.jsonl": ("launch", "resumed_batch"), "passes.jsonl": ("launch", "pass", "batches")}
+LONGEST_LINE = 16 << 20
+"""Of a ledger: a batch of ten thousand samples has 200 kB."""
 NUMBERS_OF_LEDGER = ("launch", "batch")
 
 
@@ -78,6 +80,20 @@ def check_random(of_rank: Mapping[str, Any]) -> None:
             raise TypeError(f"rng: {key} is a {type(value).__name__}")
 
 
+def whole_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, one at a time, without what follows the last line feed.
+
+    Raises:
+        ValueError: one has no end.
+    """
+    with path.open("rb") as file:
+        while text := file.readline(LONGEST_LINE):
+            if text.endswith(b"\n"):
+                yield text
+            elif len(text) == LONGEST_LINE:
+                raise ValueError(f"a line of {path.name} has more than {LONGEST_LINE} bytes")
+
+
 def check_lines(path: Path) -> None:
     """See that each whole line of a ledger or of ``launches.jsonl`` is an object with its numbers.
 
@@ -85,7 +101,7 @@ def check_lines(path: Path) -> None:
         ValueError: one is not; says which.
     """
     wanted = NUMBERS_OF_LINES.get(path.name, NUMBERS_OF_LEDGER)
-    for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+    for number, text in enumerate(whole_lines(path), start=1):
         line = json.loads(text)
         if not isinstance(line, dict) or not all(type(line.get(key)) is int for key in wanted):
             raise ValueError(f"line {number} of {path.name} is of another form")

@@ -11,6 +11,7 @@ from typing import Any
 import requests
 import torch
 from huggingface_hub import HfApi, errors
+from huggingface_hub.hf_api import RepoFile
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.format_utils import torch_save_to_dcp
@@ -18,8 +19,10 @@ from torch.distributed.checkpoint.format_utils import torch_save_to_dcp
 from theworld.checkpoint.on_disk import PREFIX, parse_name
 from theworld.checkpoint.weights import RECORD
 from theworld.config.hub_url import Place
+from theworld.disk_space import in_megabytes
 from theworld.errors import UserError
-from theworld.files import put_in_place
+from theworld.file_limits import too_large
+from theworld.files import nearest_folder, put_in_place
 from theworld.hub.access import explain, is_unreachable, quiet_client, safe_line
 from theworld.hub.export import VERSION, is_needed
 from theworld.hub.layout import STATE, TENSORS, UNSAFE, describe
@@ -145,13 +148,21 @@ def download(client: HfApi, repo: str, commit: str, work: Path, weights_only: bo
     """
     shutil.rmtree(work, ignore_errors=True)
     try:
-        names = client.list_repo_files(repo, revision=commit)
-        if STATE not in names:
-            raise NoCheckpoint(why_not(names))
+        sizes = sizes_of(client, repo, commit)
+        if STATE not in sizes:
+            raise NoCheckpoint(why_not(list(sizes)))
+        check_sizes({STATE: sizes[STATE]}, work)
         description = read_description(Path(client.hf_hub_download(repo, STATE, revision=commit, local_dir=work)))
-        for name, expected in description["files"].items():
-            if weights_only and name.startswith("resume/"):
-                continue
+        wanted = {
+            name: expected
+            for name, expected in description["files"].items()
+            if not (weights_only and name.startswith("resume/"))
+        }
+        for name in wanted.keys() & sizes.keys():
+            if sizes[name] != wanted[name]["bytes"]:
+                raise Damaged(f"{name} is not the file that was uploaded")
+        check_sizes({name: sizes.get(name, 0) for name in wanted}, work)
+        for name, expected in wanted.items():
             fetch_file(client, repo, commit, name, expected, work)
     except errors.LocalEntryNotFoundError as error:
         # A kind of EntryNotFoundError, but it says that the Hub did not answer.
@@ -161,6 +172,31 @@ def download(client: HfApi, repo: str, commit: str, work: Path, weights_only: bo
     except (requests.RequestException, OSError) as error:
         raise UserError(f"hf://{repo}: {explain(error, repo)}; run again to go on") from error
     return description
+
+
+def sizes_of(client: HfApi, repo: str, commit: str) -> dict[str, int]:
+    """The files of a commit and how many bytes each has."""
+    tree = client.list_repo_tree(repo, revision=commit, recursive=True)
+    return {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
+
+
+def check_sizes(sizes: dict[str, int], work: Path) -> None:
+    """Before any of these files is fetched: none is larger than its kind, and there is room for all.
+
+    Raises:
+        Damaged: one is.
+        UserError: there is no room.
+    """
+    for name, size in sizes.items():
+        fault = too_large(name, size)
+        if fault is not None:
+            raise Damaged(fault)
+    needed, free = sum(sizes.values()), shutil.disk_usage(nearest_folder(work)).free
+    if needed > free:
+        raise UserError(
+            f"{work.parent.parent}: the checkpoint on the Hub takes {in_megabytes(needed)}, and {in_megabytes(free)} "
+            "are free; free some space, or set another save_folder"
+        )
 
 
 def why_not(names: list[str]) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from theworld.errors import UserError, first_line
+from theworld.file_limits import too_large
 
 BUILTIN_TINY = "builtin:tiny"
 
@@ -100,7 +101,7 @@ def download(key: str, repo: str, revision: str | None, patterns: list[str]) -> 
     at = f" at revision {revision}" if revision else ""
     page = f"https://huggingface.co/{repo}"
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except errors.GatedRepoError as error:
         raise UserError(f"{key}: {repo} is gated: accept its licence at {page} and set HF_TOKEN") from error
     except errors.RevisionNotFoundError as error:
@@ -123,6 +124,11 @@ def download(key: str, repo: str, revision: str | None, patterns: list[str]) -> 
                 f"{key}: cannot store {repo} in the Hub cache: {error.strerror}; set HF_HOME to a folder with room"
             ) from error
         raise UserError(f"{key}: download of {repo}{at} failed: {first_line(error)}; run again to go on") from error
+    for path in folder.rglob("*"):
+        fault = too_large(path.relative_to(folder).as_posix(), path.stat().st_size)
+        if fault is not None:
+            raise UserError(f"{key}: {repo}{at}: {fault}; it is not read")
+    return folder
 
 
 def check_folder(key: str, folder: Path, weights: bool) -> None:
