@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from composer.devices import DeviceCPU
+from torch.amp.grad_scaler import GradScaler
 
 from theworld.errors import RunFailed
 from theworld.train.callbacks.finite_steps import FiniteSteps
@@ -25,7 +26,7 @@ class Scaled:
     def __init__(self, scale: float) -> None:
         self.model = torch.nn.Linear(1, 1, bias=False)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3)
-        self.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        self.scaler = GradScaler("cpu", init_scale=scale)
         self.steps = FiniteSteps(most_in_a_row=3)
         self.batch = 0
 

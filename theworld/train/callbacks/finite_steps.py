@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from composer.core import Callback, State
@@ -51,7 +52,7 @@ class FiniteSteps(Callback):
     def after_loss(self, state: State, logger: Logger) -> None:
         if self.scale is None:
             return
-        loss = state.loss["total"] if isinstance(state.loss, dict) and "total" in state.loss else state.loss
+        loss: Any = state.loss["total"] if isinstance(state.loss, dict) and "total" in state.loss else state.loss
         losses = loss.values() if isinstance(loss, dict) else loss if isinstance(loss, (list, tuple)) else [loss]
         for one in losses:
             finite = one.detach().isfinite().all()
