@@ -36,6 +36,13 @@ class NotNow(UserError):
     exit_code = EXIT_RUN_AGAIN
 
 
+class Stopped(UserError):
+    """The run is to stop and leaves a wait that would outlast the grace, or an evaluation; the training state is that
+    of a finished batch."""
+
+    exit_code = EXIT_REQUEUE
+
+
 class RunFailed(UserError):
     """The run has ended in a way that is nobody's fault in the code and not in the input either: a process was killed,
     the loss is no longer a number."""

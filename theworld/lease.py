@@ -4,6 +4,7 @@ Each start takes the next number by making ``lease/<number>.json``, which of sev
 where file locks do not work (NFS makes a file exclusively on the server). While it lives it renews that file. Whoever
 has the highest number holds the folder: a later start waits until the holder has been silent for :data:`SILENCE`
 seconds, and a start that finds a higher number than its own has been superseded and ends without writing (the fence).
+The same file says what the start is doing: it is rank 0's sign of life for the other ranks and for ``status.py``.
 
 No process writes another's file, so that one which was stopped for hours and goes on cannot take the folder back.
 """
@@ -20,10 +21,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from theworld.disk_space import free_space, is_full
 from theworld.errors import NotNow, UserError
 from theworld.files import read_json, write_json
+from theworld.processes import kernel_facts
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +53,13 @@ class Process:
     pid: int = field(default_factory=os.getpid)
     started: int | None = field(default_factory=lambda: start_of(os.getpid()))
 
+    def is_here(self) -> bool:
+        """Whether it is, or was, a process of this machine."""
+        return self.machine is not None and self.machine == this_machine()
+
     def is_gone(self) -> bool:
         """Whether it has certainly ended. False where only another machine could tell."""
-        return self.machine is not None and self.machine == this_machine() and self.started != start_of(self.pid)
+        return self.is_here() and self.started != start_of(self.pid)
 
     def __str__(self) -> str:
         return f"{self.host}, process {self.pid}" + (f", job {self.job}" if self.job else "")
@@ -68,6 +75,8 @@ class Holder:
     beat: int = 0
     """Grows with each sign of life."""
     ended: bool = False
+    doing: dict[str, Any] = field(default_factory=dict)
+    """What it says of itself."""
 
     def may_be_followed(self, by: Process) -> bool:
         """Whether its place is free at once: it has said so, or it cannot live any more."""
@@ -93,6 +102,8 @@ class Lease:
         self.path = folder / f"{launch}.json"
         self.process = process
         self.beats = 0
+        self.each_beat: Callable[[], dict[str, Any]] = dict
+        """Called with each sign of life, in the lease's thread; what the lease says is being done."""
         self._newer: Holder | None = None
         self._looked_at = time.monotonic()
         self._saying = threading.Lock()
@@ -226,7 +237,7 @@ class Lease:
         with self._saying:
             self.beats += 1
             try:
-                write_holder(self.path, Holder(self.launch, self.process, self.beats, ended))
+                write_holder(self.path, Holder(self.launch, self.process, self.beats, ended, self.each_beat()))
             except OSError as error:
                 if not is_full(error):
                     raise
@@ -309,8 +320,9 @@ def newest_holder(folder: Path) -> Holder | None:
         return None
     content = read_json(folder / f"{number}.json") or {}
     try:
-        return Holder(number, Process(**content["process"]), content["beat"], content["ended"])
-    except (TypeError, KeyError):
+        process, doing = Process(**content["process"]), dict(content.get("doing", {}))
+        return Holder(number, process, content["beat"], content["ended"], doing)
+    except (TypeError, KeyError, AttributeError, ValueError):
         return Holder(number)
 
 
@@ -320,9 +332,15 @@ def numbers(folder: Path) -> list[int]:
 
 def remove_older(folder: Path, number: int) -> None:
     """Tidy up: only the newest lease means anything."""
-    for older in numbers(folder):
-        if older < number:
-            (folder / f"{older}.json").unlink(missing_ok=True)
+    for path in folder.glob("*.json"):
+        launch = path.name.partition(".")[0]
+        if launch.isdigit() and int(launch) < number:
+            path.unlink(missing_ok=True)
+
+
+def rank_path(folder: Path, launch: int, rank: int) -> Path:
+    """Where a rank gives signs of life while no batch is done: rank 0 in the lease, the others beside it."""
+    return folder / (f"{launch}.rank{rank}.json" if rank else f"{launch}.json")
 
 
 def silence(folder: Path, launch: int) -> float:
@@ -349,8 +367,5 @@ def this_machine() -> str | None:
 def start_of(pid: int) -> int | None:
     """When a process began, in the kernel's ticks, so that a later one with its number is another; None if it has
     ended, or this is not Linux."""
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state in "ZX" else int(fields[18])
+    facts = kernel_facts(pid)
+    return int(facts[19]) if facts and facts[0] not in "ZX" else None

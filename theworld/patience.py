@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from theworld.errors import NotNow
+from theworld.pulse import always, pulse
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,11 @@ def patiently(attempt: Callable[[], Found], what: str, patience: float) -> Found
     Raises:
         NotNow: it could not for so long.
     """
+    with pulse.at(f"patience for {what}", planned=always):
+        return _patiently(attempt, what, patience)
+
+
+def _patiently(attempt: Callable[[], Found], what: str, patience: float) -> Found:
     begun = time.monotonic()
     said, pause = -SAY_EVERY, FIRST_PAUSE
     while True:

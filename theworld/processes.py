@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from multiprocessing.connection import wait
+from pathlib import Path
 
 
 def leave_interrupts_to_parent() -> None:
@@ -27,3 +28,12 @@ def end_with_parent(*_: object) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def kernel_facts(pid: int) -> list[str]:
+    """What the kernel says of a process, from its state on (a letter, then the parent's number, ...); empty if it is
+    gone, or this is not Linux."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []

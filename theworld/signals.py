@@ -69,7 +69,13 @@ class StopRequest:
         ignore_stop_signals(self.numbers)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._remember(signal.Signals(number).name)
+        self.note(number)
+
+    def note(self, number: int) -> None:
+        """A signal has come; of any thread, since Python runs its handlers in the main one only, and that may wait in
+        a library for minutes."""
+        if number in self.numbers:
+            self._remember(signal.Signals(number).name)
 
     def _remember(self, reason: str) -> None:
         if self.reason is None:

@@ -19,7 +19,9 @@ SCRIPTS = [path for folder in ("convert", "recipes") for path in sorted((ROOT / 
 OF_THE_CHECKOUT = {"demo"}
 """Scripts that make sense in a checkout only."""
 CONSOLE = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
-OTHER_NAMES = {"status": "theworld-data-status"}
+OTHER_NAMES = {"status": "theworld-data-status", "run_status": "theworld-status"}
+OTHER_MODULES = {"recipes/status.py": "run_status"}
+"""Scripts whose command's module has another name: convert/ has one of the same name."""
 READS = {
     "to_mds": "convert.images",
     "download_openimages": "download.workers",
@@ -30,12 +32,16 @@ READS = {
 """Command to a key whose meaning its --help tells."""
 
 
+def module_of(path: Path) -> str:
+    return OTHER_MODULES.get(str(path.relative_to(ROOT)), path.stem)
+
+
 def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    path = next(path for path in SCRIPTS if path.stem == name)
+    path = next(path for path in SCRIPTS if module_of(path) == name)
     return subprocess.run([sys.executable, str(path), *arguments], capture_output=True, text=True, check=False)
 
 
-COMMANDS = [path.stem for path in SCRIPTS if path.stem not in OF_THE_CHECKOUT]
+COMMANDS = [module_of(path) for path in SCRIPTS if path.stem not in OF_THE_CHECKOUT]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -43,7 +49,7 @@ def test_script_and_console_command_are_one(name: str) -> None:
     console = OTHER_NAMES.get(name, f"theworld-{name.replace('_', '-')}")
     assert CONSOLE[console] == f"theworld.commands.{name}:command"
     assert callable(import_module(f"theworld.commands.{name}").command)
-    (path,) = (path for path in SCRIPTS if path.stem == name)
+    (path,) = (path for path in SCRIPTS if module_of(path) == name)
     assert f"from theworld.commands.{name} import command" in path.read_text(encoding="utf-8")
 
 

@@ -34,6 +34,9 @@ FORBIDDEN = {
         *("theworld.data", "theworld.model", "theworld.checkpoint", "theworld.hub", "theworld.train"),
         *("theworld.config", "theworld.download"),
     },
+    "theworld.monitor": {
+        *("theworld.data", "theworld.model", "theworld.hub", "theworld.train", "theworld.config", "theworld.download"),
+    },
     "theworld.audit": {"theworld.data", "theworld.model", "theworld.checkpoint", "theworld.hub", "theworld.train"},
 }
 """Package -> packages that nothing in it may import; the rules of CONTRIBUTING.md."""
@@ -134,7 +137,10 @@ def test_no_test_file_name_twice() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["theworld", "theworld.config.load", "theworld.model", "theworld.download.start", "theworld.evaluation.score"],
+    [
+        *("theworld", "theworld.config.load", "theworld.model", "theworld.download.start", "theworld.evaluation.score"),
+        *("theworld.pulse", "theworld.commands.run_status"),
+    ],
 )
 def test_light_modules_import_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from theworld.checkpoint.state_size import ROOM_FOR_NAMES, bytes_to_write
 from theworld.disk_space import CannotWrite, NeverFits, fault_of_disk, in_megabytes
 from theworld.errors import RunFailed
 from theworld.files import put_in_place
+from theworld.pulse import always, pulse
 from theworld.ranks import from_rank_zero, raise_together
 
 log = logging.getLogger(__name__)
@@ -74,6 +76,10 @@ class WholeCheckpointSaver(Callback):
         """Saves in a row that could not be written."""
         self.needed: int | None = None
         """Bytes of a checkpoint, since one was put together."""
+        self.save_seconds: float | None = None
+        """What the last save took."""
+        self.saved_at: float | None = None
+        """When it was done, in seconds since 1970; None before the first of this start."""
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
         self._save_if_due(state, Event.BATCH_CHECKPOINT)
@@ -112,6 +118,15 @@ class WholeCheckpointSaver(Callback):
             Superseded: a newer start of the run has begun; nothing is written.
             RunFailed: on all ranks: it cannot be written, and neither could the one before, or there is no other try.
         """
+        with pulse.at("save", planned=always):
+            begun = time.monotonic()
+            final = self._save(state, last)
+            if final is not None:
+                self.save_seconds = time.monotonic() - begun
+                self.saved_at = time.time()
+        return final
+
+    def _save(self, state: State, last: bool) -> Path | None:
         name = f"ep{int(state.timestamp.epoch)}-ba{int(state.timestamp.batch)}"
         final = self.folder / (name if state.fsdp_sharded_state_dict_enabled else f"{name}-rank0.pt")
         try:

@@ -8,7 +8,7 @@ import json
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING as NO_DEFAULT
-from dataclasses import Field, dataclass, fields, is_dataclass
+from dataclasses import Field, asdict, dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
 
 from theworld.config import schema
@@ -67,7 +67,7 @@ def describe_keys(sections: Sequence[str] = (), kind: type = Config, prefix: str
 def default_text(item: Field[Any]) -> str:
     """The default as a YAML would have it, or "required"."""
     value = item.default_factory() if item.default_factory is not NO_DEFAULT else item.default
-    return "required" if value == MISSING else json.dumps(value)
+    return "required" if value == MISSING else json.dumps(value, default=asdict)
 
 
 def markdown_table(keys: Iterator[Key]) -> str:

@@ -223,6 +223,17 @@ class PreemptionConfig:
 
 
 @dataclass
+class WatchdogConfig:
+    """What is done where a run stands still. Waits that are meant to last do not count: for samples
+    (train_loader.wait), with patience, for a shard, a save, the last upload, the start."""
+
+    warn: float = 60.0
+    """Seconds without a batch after which the log says each minute which rank's loader or which rank is waited for."""
+    abort: float = 900.0
+    """Seconds without a batch after which the stacks are written to the log and the run ends with exit code 75."""
+
+
+@dataclass
 class Config:
     """A run."""
 
@@ -295,8 +306,13 @@ class Config:
     only files of your own or of root that not everybody may write."""
     hub: HubConfig = field(default_factory=HubConfig)
     preemption: PreemptionConfig = field(default_factory=PreemptionConfig)
+    watchdog: WatchdogConfig | None = field(default_factory=WatchdogConfig)
+    """warn: seconds without a batch after which the log says each minute what is waited for; abort: seconds after which
+    the stacks are written to the log and the run ends with exit code 75. Waits that may last (for samples or a shard,
+    saves, the last upload) do not count. null: neither."""
     dist_timeout: float = 3600.0
-    """Seconds a rank waits for the others; a first download of shards must fit."""
+    """Seconds after which torch itself gives up a rank that the others wait for; a first download of shards must fit.
+    The watchdog ends a run that stands still long before."""
     compile_config: dict[str, Any] | None = None
     """Settings of torch.compile, for example {} or {mode: max-autotune}; null: nothing is compiled. Batches are then
     padded to a multiple of 256 tokens."""

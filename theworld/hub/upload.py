@@ -87,7 +87,9 @@ class Uploader:
         self.uploaded = last_uploaded(save_folder, repo)
         self.fault: str | None = None
         self.added = 0
-        self._waiting: Snapshot | None = None
+        self.sent = 0
+        """The number, counted as ``added``, of the newest that the Hub has of this start."""
+        self._waiting: tuple[int, Snapshot] | None = None
         self._busy = False
         self._change = threading.Condition()
         self._stop = threading.Event()
@@ -104,6 +106,11 @@ class Uploader:
         self._thread = threading.Thread(target=self._listen, name="hub-upload", daemon=True)
         self._thread.start()
 
+    @property
+    def backlog(self) -> int:
+        """Checkpoints that are to be uploaded, or were and could not be, since the newest that the Hub has."""
+        return self.added - self.sent
+
     def add(self, checkpoint: Path) -> None:
         """Have a checkpoint uploaded, instead of one that still waits."""
         try:
@@ -115,11 +122,11 @@ class Uploader:
             log.warning("%s is not uploaded: %s", checkpoint, explain(error, self.repo))
             return
         with self._change:
-            skipped, self._waiting = self._waiting, snapshot
+            skipped, self._waiting = self._waiting, (self.added, snapshot)
             self._change.notify_all()
         if skipped is not None:
-            log.info("batch %d is not uploaded, batch %d follows it", skipped.batch, snapshot.batch)
-            shutil.rmtree(skipped.folder, ignore_errors=True)
+            log.info("batch %d is not uploaded, batch %d follows it", skipped[1].batch, snapshot.batch)
+            shutil.rmtree(skipped[1].folder, ignore_errors=True)
 
     def finish(self, seconds: float) -> bool:
         """Wait for what is on its way, so long at the most.
@@ -146,19 +153,22 @@ class Uploader:
             with self._change:
                 while self._waiting is None and not self._closing:
                     self._change.wait()
-                snapshot, self._waiting = self._waiting, None
-                if snapshot is None:
+                next_one, self._waiting = self._waiting, None
+                if next_one is None:
                     return
                 self._busy = True
+            number, snapshot = next_one
             try:
-                self._upload(snapshot)
+                if self._upload(snapshot):
+                    self.sent = number
             finally:
                 shutil.rmtree(snapshot.folder, ignore_errors=True)
                 with self._change:
                     self._busy = False
                     self._change.notify_all()
 
-    def _upload(self, snapshot: Snapshot) -> None:
+    def _upload(self, snapshot: Snapshot) -> bool:
+        """Whether the Hub has it."""
         begun = time.monotonic()
         out = self.work / "export"
         try:
@@ -168,13 +178,16 @@ class Uploader:
             url = send(self.client(), out, self.repo, snapshot.batch, self.run_name, self.commits, self._stop)
         except UserError as error:
             self._give_up(snapshot, str(error))
+            return False
         except Exception as error:  # whatever the client raises: training goes on
             self._give_up(snapshot, explain(error, self.repo))
+            return False
         else:
             self.fault = None
             self.uploaded = snapshot.batch
             note_uploaded(self.save_folder, self.repo, snapshot.batch)
             log.info("uploaded batch %d to %s in %.0f s", snapshot.batch, url, time.monotonic() - begun)
+            return True
         finally:
             shutil.rmtree(out, ignore_errors=True)
 

@@ -65,6 +65,7 @@ def check_training(config: Config, ranks: int, has_gpu: bool | None = None) -> N
     check_sections({"algorithms": config.algorithms, "callbacks": config.callbacks, "loggers": config.loggers})
     check_optimizer(config.optimizer)
     check_signals(config.preemption.signals)
+    check_watchdog(config)
     check_batch(config, ranks)
     check_precision(config, has_gpu)
     known = config.save_folder is not None and has_begun(Path(config.save_folder))
@@ -76,6 +77,19 @@ def check_training(config: Config, ranks: int, has_gpu: bool | None = None) -> N
     for key in config.parallelism_config or {}:
         if key not in FSDP_KEYS:
             raise UserError(f"parallelism_config.{key}: unknown; Composer reads {' and '.join(FSDP_KEYS)}")
+
+
+def check_watchdog(config: Config) -> None:
+    """The limits of a run that stands still."""
+    limits = config.watchdog
+    if limits is None:
+        return
+    check_positive({"watchdog.warn": limits.warn})
+    if not limits.abort > limits.warn:
+        raise UserError(
+            f"watchdog.abort: {limits.abort:.0f} s, but the first warning comes after {limits.warn:.0f} s "
+            "(watchdog.warn); set more, or watchdog=null for neither"
+        )
 
 
 def check_expected(loader: LoaderConfig) -> None:

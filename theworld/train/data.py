@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from composer.core import DataSpec
 from composer.utils import dist
+from torch.utils.data import get_worker_info
 
 from theworld.config.schema import DatasetConfig, LoaderConfig
 from theworld.config.sizes import parse_bytes
@@ -29,6 +31,7 @@ from theworld.data.cache.shard_cache import default_cache_folder, make_cache_fol
 from theworld.data.samples import decode_sample
 from theworld.data.samples.augment import Augment, augment_sample, sample_seed
 from theworld.errors import UserError, describe
+from theworld.pulse import SHOW_STACK, STANDARD_ERROR
 from theworld.signals import ignore_stop_signals
 
 if TYPE_CHECKING:
@@ -131,7 +134,7 @@ def build_data(
         collate_fn=Collator(processor, length_step),
         num_workers=workers,
         prefetch_factor=config.prefetch_factor if workers else None,
-        worker_init_fn=leave_stopping_to_the_rank if workers else None,
+        worker_init_fn=begin_worker if workers else None,
         pin_memory=False,  # the microbatches are; see there
         # Else each start of the workers would draw from the generator that dropout draws from.
         generator=torch.Generator().manual_seed(seed),
@@ -167,9 +170,15 @@ def first_shuffle(settings: DatasetConfig, seed: int, nodes: int) -> Shuffle:
     )
 
 
-def leave_stopping_to_the_rank(worker: int) -> None:
-    """Loader workers do not die of the signals that ask a run to stop."""
+def begin_worker(worker: int) -> None:
+    """Loader workers do not die of the signals that ask a run to stop, tell which process they are, and write their
+    stack to the log when the rank asks for it."""
     ignore_stop_signals([signal.SIGTERM, signal.SIGUSR1])
+    signal.set_wakeup_fd(-1)  # the rank's
+    faulthandler.register(SHOW_STACK, file=STANDARD_ERROR, all_threads=True)
+    info = get_worker_info()
+    assert info is not None
+    info.dataset.notes.begin(worker)  # pyright: ignore[reportAttributeAccessIssue] - a PassDataset
 
 
 def open_cache(config: LoaderConfig, known: bool) -> tuple[Source, AttemptFolder | None]:

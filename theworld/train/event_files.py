@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from composer.core import State
-from composer.loggers import Logger, TensorboardLogger
+from composer.loggers import Logger
 
 from theworld.disk_space import FULL, fault_of_disk, in_megabytes
 from theworld.files import nearest_folder
+from theworld.train.tensorboard_of_start import TensorboardOfStart
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +21,8 @@ LEAST_FREE = 1 << 20
 """Bytes that are left for the ledger, whose lines must be written."""
 
 
-class EventFiles(TensorboardLogger):
-    """Composer's logger, which would end the run with the first event that the disk has no room for."""
+class EventFiles(TensorboardOfStart):
+    """The logger, which would end the run with the first event that the disk has no room for."""
 
     def __init__(self, log_dir: str | None = None, flush_interval: int = 100, rank_zero_only: bool = True) -> None:
         super().__init__(log_dir or "tensorboard_logs", flush_interval, rank_zero_only)
@@ -42,6 +43,10 @@ class EventFiles(TensorboardLogger):
 
     def _flush(self, logger: Logger) -> None:
         self._if_room(lambda: super(EventFiles, self)._flush(logger))
+
+    def close(self, state: State, logger: Logger) -> None:
+        if self.writer is not None:
+            self._if_room(lambda: super(EventFiles, self).close(state, logger))
 
     def _if_room(self, write: Callable[[], None]) -> None:
         """Call what writes, unless the disk is full."""

@@ -21,6 +21,7 @@ from theworld.hub.resume import fetch_checkpoint, fetch_weights
 from theworld.hub.upload import WORK, Uploader, note_uploaded
 from theworld.model.processing import TheWorldProcessor
 from theworld.patience import patiently
+from theworld.pulse import always, pulse
 from theworld.ranks import from_rank_zero
 
 log = logging.getLogger(__name__)
@@ -116,6 +117,11 @@ class CheckpointUploads:
             self.uploader = Uploader(save_folder, config.hub.repo_id, config.run_name, may_send=may_send)
             self.uploader.start()
 
+    @property
+    def backlog(self) -> int:
+        """Checkpoints that are to go to the Hub and are not there, as rank 0 knows."""
+        return self.uploader.backlog if self.uploader is not None else 0
+
     def resumed(self, checkpoint: Checkpoint | None) -> None:
         """Make up for what a stopped attempt could not upload any more."""
         if checkpoint is not None and self.uploader is not None and self.uploader.uploaded < checkpoint.batch:
@@ -139,9 +145,10 @@ class CheckpointUploads:
         Args:
             seconds: at the most.
         """
-        if self.uploader is not None:
-            if self.newest is not None and self.newest != self.added:
-                self._add(self.newest)
-            self.uploader.finish(seconds)
-            shutil.rmtree(self.uploader.save_folder / WORK / "download", ignore_errors=True)
-        dist.barrier()
+        with pulse.at("hub.wait", planned=always):
+            if self.uploader is not None:
+                if self.newest is not None and self.newest != self.added:
+                    self._add(self.newest)
+                self.uploader.finish(seconds)
+                shutil.rmtree(self.uploader.save_folder / WORK / "download", ignore_errors=True)
+            dist.barrier()

@@ -21,12 +21,13 @@ from theworld.train.data import TrainData
 log = logging.getLogger(__name__)
 
 
-def attempt_facts(config: Config, data: TrainData, resume: Checkpoint | None) -> dict[str, Any]:
-    """What ``launches.jsonl`` records of a start."""
+def attempt_facts(config: Config, data: TrainData, resume: Checkpoint | None, lost: int) -> dict[str, Any]:
+    """What ``launches.jsonl`` records of a start; ``lost``: steps that were done before and are not in ``resume``."""
     facts = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "resumed_from": resume.path.name if resume else None,
         "resumed_batch": resume.batch if resume else 0,
+        "steps_lost": lost,
         "ranks": dist.get_world_size(),
         "samples": data.dataset.snapshot.samples,
         "expected_samples": config.train_loader.expected_samples,
@@ -43,6 +44,12 @@ def earlier_starts(save_folder: Path) -> list[dict[str, Any]]:
     except ValueError as error:
         log.warning("%s: damaged (%s); it is not known what earlier starts saw", path, error)
         return []
+
+
+def starts_so_far(save_folder: Path) -> tuple[int, int]:
+    """How many starts the run has had, this one included, and how many steps the stops between them have lost."""
+    starts = earlier_starts(save_folder)
+    return len(starts), sum(int(start.get("steps_lost", 0)) for start in starts)
 
 
 def write_config(config: Config, save_folder: Path) -> None:

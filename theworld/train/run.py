@@ -29,12 +29,13 @@ from theworld.config.schema import Config
 from theworld.data.batches.expectation import Expectation, promised_samples, remember
 from theworld.data.cache.streaming_internals import check_streaming
 from theworld.disk_space import full_disk_as_one_line
-from theworld.errors import EXIT_REQUEUE, NotNow, UserError, describe
-from theworld.lease import Superseded
+from theworld.errors import EXIT_REQUEUE, NotNow, Stopped, UserError
 from theworld.model.build import load_processor
 from theworld.patience import patiently
+from theworld.pulse import pulse
 from theworld.ranks import from_rank_zero
 from theworld.signals import StopRequest
+from theworld.train.attended import Attendance
 from theworld.train.builders import (
     build_evaluation,
     build_evaluator,
@@ -51,21 +52,21 @@ from theworld.train.callbacks.loss_curve import LossCurve
 from theworld.train.callbacks.open_pass import OpenPass
 from theworld.train.callbacks.padding import PaddingShare
 from theworld.train.callbacks.pass_length import PassLength, announce
-from theworld.train.callbacks.preemption import Preemption, Stopped, any_rank_wants_to_stop
+from theworld.train.callbacks.preemption import Preemption, any_rank_wants_to_stop
 from theworld.train.callbacks.randomness import restore_random_states
+from theworld.train.callbacks.run_figures import Heartbeat, RunFigures
 from theworld.train.check_training import check_training
 from theworld.train.compilation import prepare_compilation
 from theworld.train.composer_model import ComposerTheWorld
 from theworld.train.data import TrainData
 from theworld.train.failures import last_step
-from theworld.train.failures_of_ranks import clear_reasons, note_reason
 from theworld.train.fit_memory import fit_memory, memory_errors_as_one_line, smallest_gpu
 from theworld.train.host_memory import checkpoint_mapped, on_gpu
 from theworld.train.hub_sync import CheckpointUploads, check_hub, fetch_from_hub, write_pretrained
 from theworld.train.killed_workers import killed_workers_as_one_line
 from theworld.train.memory import MemoryOfRun
 from theworld.train.parallelism import gradients_as_buckets, prepare_parallelism
-from theworld.train.records import attempt_facts, earlier_starts, write_config
+from theworld.train.records import attempt_facts, earlier_starts, starts_so_far, write_config
 from theworld.train.registry import ALGORITHMS, CALLBACKS, NEVER_FROM_CHECKPOINTS, check_names, construct_named
 from theworld.train.room_for_batches import check_room_for_batches, full_shared_memory_as_one_line
 from theworld.train.sample_schedule import SampleSchedule
@@ -126,16 +127,12 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
     with hold(save_folder, lambda: newest_attempt(save_folder), lambda: stop.wanted) as fence:
         # First of all: what a killed start has left half written may be what fills the disk.
         from_rank_zero(lambda: clear_half_saves(save_folder))
-        from_rank_zero(lambda: clear_reasons(save_folder))
-        try:
+
+        def work() -> int:
             with full_disk_as_one_line(save_folder):
                 return train_in(save_folder, config, stop, fence)
-        except (NotNow, Superseded):
-            raise  # nothing has failed, and a newer start writes here
-        except Exception as error:
-            reason = str(error) if isinstance(error, UserError) else describe(error)
-            note_reason(save_folder, dist.get_global_rank(), reason)
-            raise
+
+        return Attendance(config, save_folder, stop, fence).of(work)
 
 
 def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence) -> int:
@@ -168,9 +165,10 @@ def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence)
         if saved is not None:
             weights.take_from(saved, new_stage=resume is None and config.load_weights_only)
         done_before = from_rank_zero(lambda: last_step(save_folder)[1])  # the last line of each rank's file
-        record_attempt(save_folder, fence.launch, attempt_facts(config, data, resume))
+        lost = max(0, done_before - (resume.batch if resume else 0))
+        record_attempt(save_folder, fence.launch, attempt_facts(config, data, resume, lost))
         if resume:
-            log_resume(resume, done_before, fence.launch)
+            log_resume(resume, lost, fence.launch)
         write_config(config, save_folder)
         write_pretrained(save_folder, model.model, processor)
         with memory_errors_as_one_line(config), full_shared_memory_as_one_line():
@@ -212,7 +210,7 @@ def fit(run: Run) -> int:
         return EXIT_REQUEUE
     restore_random_states(trainer)
     try:
-        run_trainer(trainer, saver)
+        run_trainer(trainer, saver, preemption)
     except NotNow:
         trainer.close()
         uploads.finish(min(run.config.hub.wait, stop.seconds_of_job))
@@ -259,6 +257,7 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
     dataset = run.data.dataset
     length = PassLength(dataset, run.expectation)
     steps = FiniteSteps(config.most_lost_steps)
+    report = DataReport()
     ledger, saver = build_ledger_and_saver(run, steps, uploads)
     progress_bar = sys.stderr.isatty() if config.progress_bar is None else config.progress_bar
     trainer = Trainer(
@@ -273,16 +272,18 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
         algorithms=construct_named(ALGORITHMS, "algorithms", config.algorithms),
         # The ledger's line must stand before the checkpoint that contains its batch.
         callbacks=[
+            Heartbeat(),
             *construct_named(CALLBACKS, "callbacks", config.callbacks),
             preemption,
             length,
             OpenPass(dataset, run.expectation, config.train_loader.wait, saver, preemption),
-            DataReport(),
+            report,
             LossCurve(),
             steps,
             ledger,
             PaddingShare(),
             saver,
+            RunFigures(dataset, length, saver, uploads, steps, report, *starts_so_far(run.save_folder)),
         ],
         loggers=build_loggers(config, run.save_folder),
         run_name=config.run_name,
@@ -338,27 +339,33 @@ def build_ledger_and_saver(
     return ledger, saver
 
 
-def run_trainer(trainer: Trainer, saver: WholeCheckpointSaver) -> None:
-    """Train; a stop in the middle of an evaluation leaves the checkpoint of the batch before it."""
+def run_trainer(trainer: Trainer, saver: WholeCheckpointSaver, preemption: Preemption) -> None:
+    """Train; a stop in the middle of an evaluation, or where the loader has no batch, leaves the checkpoint of the
+    batch before it."""
     try:
         with killed_workers_as_one_line():
             trainer.fit()
     except (Stopped, NotNow) as left:
         # All ranks have left together between two batches.
+        preemption.stopped |= isinstance(left, Stopped)
+        if isinstance(left, Stopped):
+            log.info("stopping after batch %d: %s", int(trainer.state.timestamp.batch), left)
         if saver.last_saved_batch != int(trainer.state.timestamp.batch):
             saver.save(trainer.state, last=True)
         if isinstance(left, NotNow):
             raise
+    finally:
+        pulse.begin("the end of training")
 
 
-def log_resume(resume: Checkpoint, done_before: int, attempt: int) -> None:
+def log_resume(resume: Checkpoint, lost: int, attempt: int) -> None:
     """Say where the run goes on and what the stop cost."""
     log.info(
         "attempt %d resumes from %s after batch %d; %d steps were lost",
         attempt,
         resume.path,
         resume.batch,
-        max(0, done_before - resume.batch),
+        lost,
     )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
+import signal
+import time
 import weakref
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -15,7 +17,9 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from theworld.data.batches.passes import PassDataset
-from theworld.errors import UserError
+from theworld.data.batches.worker_notes import WorkerNotes
+from theworld.errors import Stopped, UserError
+from theworld.pulse import LOADER, RANKS, Interrupted, pulse
 from theworld.ranks import raise_together
 
 _loaders: weakref.WeakSet[PassLoader] = weakref.WeakSet()
@@ -32,6 +36,7 @@ class PassLoader(DataLoader):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._passes: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
+        self.dataset.notes = WorkerNotes(self.num_workers, self.dataset.shard_name)
         _loaders.add(self)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
@@ -68,8 +73,8 @@ class PassLoader(DataLoader):
             return
         dataset.warn_of_small_cache()
         batches = super().__iter__()
-        for start in starts:
-            batch = next_on_all_ranks(batches)
+        for number, start in enumerate(starts):
+            batch = next_on_all_ranks(batches, dataset.notes, number % dataset.notes.workers)
             dataset.position = min(start + dataset.global_batch_size, len(dataset.order))
             yield batch
             if dataset.has_grown():
@@ -90,18 +95,31 @@ def end_workers() -> None:
             child.kill()
 
 
-def next_on_all_ranks(batches: Iterator[Any]) -> Any:
+def next_on_all_ranks(batches: Iterator[Any], notes: WorkerNotes, worker: int) -> Any:
     """This rank's next batch, if all ranks have one: the others could not go on without it.
 
+    Args:
+        batches: the loader's iterator.
+        notes: of its workers.
+        worker: the one whose batch is due.
+
     Raises:
-        UserError: on all ranks, what some rank's loader ran into.
+        UserError: on all ranks, what some rank's loader ran into; :class:`Stopped` if the run is to stop and some
+            rank's loader has no batch.
     """
-    batch, fault = None, None
+    batch, fault, begun = None, None, time.monotonic()
     try:
-        batch = next(batches)
+        with pulse.at(LOADER, lambda: notes.waits_as_planned(worker), lambda: notes.tell(worker), interruptible=True):
+            batch = next(batches)
     except UserError as error:
         fault = type(error)(without_traceback(error))
-    raise_together(fault)
+    except Interrupted:
+        fault = Stopped(f"the loader had no batch: {notes.tell(worker)}")
+        # One that was stopped by a signal could not end with its rank.
+        notes.send(signal.SIGCONT)
+    with pulse.at(RANKS):
+        raise_together(fault)
+    pulse.loader_seconds += time.monotonic() - begun
     return batch
 
 

@@ -23,9 +23,10 @@ from theworld.data.batches.collate import PADDING_SAMPLE
 from theworld.data.batches.fetches import NodeShare, warn_of_fetches
 from theworld.data.batches.order import Indices, Shuffle, Stage, pass_order, rank_batch
 from theworld.data.batches.sample_encoder import EncodedSample
+from theworld.data.batches.worker_notes import WorkerNotes
 from theworld.data.cache.attempt_folder import new_name
 from theworld.data.cache.latent_store import LatentWish, WorldLatents, find_latents
-from theworld.data.cache.lookahead import ShardLookahead
+from theworld.data.cache.lookahead import LONGER, ShardLookahead
 from theworld.data.cache.shard_cache import SnapshotStream
 from theworld.data.cache.shared_memory import one_opening_at_a_time, record_segments
 from theworld.data.cache.snapshot import Snapshot, read_snapshot
@@ -108,6 +109,8 @@ class PassDataset(IterableDataset):
         self.lost: list[tuple[int, int]] = []
         self.closed: ClosedPass | None = None
         self.latents: WorldLatents | None = None
+        self.notes = WorkerNotes(0, self.shard_name)
+        """Of the loader's workers; the loader puts those of its number here."""
         self._shards: StreamingDataset | None = None
         self._small_cache: int | None = None
         """Bytes that the node's cache holds, on its first rank and until that is said, if it cannot hold all."""
@@ -369,7 +372,9 @@ class PassDataset(IterableDataset):
                 for ahead in starts[place : place + BATCHES_AHEAD + 1]:
                     lookahead.request(self.shard_of(slot.index) for slot in self.slots(ahead))
                 for slot in self.slots(start):
-                    lookahead.wait(self.shard_of(slot.index))
+                    shard = self.shard_of(slot.index)
+                    with self.notes.waiting(worker.id if worker else 0, shard, self.source.patience + LONGER):
+                        lookahead.wait(shard)
                     encoded = self.prepare(self.sample(slot.index), self.shuffle.epoch)
                     if slot.is_padding:
                         encoded = replace(encoded, labels=[IGNORE] * len(encoded.labels), no_loss=PADDING_SAMPLE)
@@ -378,6 +383,10 @@ class PassDataset(IterableDataset):
     def shard_of(self, index: int) -> int:
         """The shard that a sample lies in."""
         return int(self.shards.spanner[index][0])
+
+    def shard_name(self, shard: int) -> str:
+        """What the index calls a shard."""
+        return str(self.snapshot.shards[shard]["raw_data"]["basename"])
 
     def sample(self, index: int) -> dict[str, Any]:
         """The MDS sample, with its world latent if the run uses them."""

@@ -11,9 +11,10 @@ from composer.loggers import Logger
 from theworld.checkpoint.saver import WholeCheckpointSaver
 from theworld.data.batches.expectation import Expectation
 from theworld.data.batches.passes import PassDataset
-from theworld.errors import NotNow
+from theworld.errors import NotNow, Stopped
+from theworld.pulse import always, pulse
 from theworld.ranks import from_rank_zero, raise_together
-from theworld.train.callbacks.preemption import Preemption, Stopped
+from theworld.train.callbacks.preemption import Preemption
 
 log = logging.getLogger(__name__)
 
@@ -102,16 +103,9 @@ class OpenPass(Callback):
         log.info(
             "the %d samples that are there are used up: waiting up to %.0f s for %d more", known, self.wait, missing
         )
-        begun = said = time.monotonic()
-        while from_rank_zero(lambda: time.monotonic() - begun) < self.wait:
-            if self.preemption.agreed(state):
-                raise Stopped
-            time.sleep(min(LOOK_EVERY, self.wait))
-            if self._enough():
+        with pulse.at("train_loader.wait", planned=always):
+            if self._come_in_time(state):
                 return
-            if time.monotonic() - said >= SIGN_OF_LIFE:
-                said = time.monotonic()
-                log.info("waiting for %d more samples since %.0f s", self.missing, said - begun)
         raise_together(
             NotNow(
                 f"{self.missing} of {self.missing + self.dataset.snapshot.samples} expected samples are not in "
@@ -119,3 +113,17 @@ class OpenPass(Callback):
                 f"{int(state.timestamp.batch)}, the same command goes on from there"
             )
         )
+
+    def _come_in_time(self, state: State) -> bool:
+        """Whether enough for a batch has come while there was time to wait."""
+        begun = said = time.monotonic()
+        while from_rank_zero(lambda: time.monotonic() - begun) < self.wait:
+            if self.preemption.agreed(state):
+                raise Stopped
+            time.sleep(min(LOOK_EVERY, self.wait))
+            if self._enough():
+                return True
+            if time.monotonic() - said >= SIGN_OF_LIFE:
+                said = time.monotonic()
+                log.info("waiting for %d more samples since %.0f s", self.missing, said - begun)
+        return False

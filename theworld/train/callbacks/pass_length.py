@@ -34,9 +34,14 @@ class PassLength(Callback):
         self.expectation = expectation
 
     @property
+    def samples(self) -> int:
+        """Expected samples of a pass."""
+        return scheduled_samples(self.dataset, self.expectation)
+
+    @property
     def batches(self) -> int:
         """Expected batches of a pass."""
-        return math.ceil(scheduled_samples(self.dataset, self.expectation) / self.dataset.global_batch_size)
+        return math.ceil(self.samples / self.dataset.global_batch_size)
 
     def fit_start(self, state: State, logger: Logger) -> None:
         state.dataloader_len = -1

@@ -11,16 +11,13 @@ from composer.loggers import Logger
 from composer.utils import dist
 
 from theworld.checkpoint.fence import Fence
+from theworld.errors import Stopped
 from theworld.signals import StopRequest
 
 log = logging.getLogger(__name__)
 
 
 STOP, SUPERSEDED = 1, 2
-
-
-class Stopped(Exception):
-    """Leaves an evaluation or a wait that would outlast the grace; the training state is that of a finished batch."""
 
 
 class Preemption(Callback):
