@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -131,9 +130,10 @@ def growing_pass(generations: list[dict[str, Any]]) -> list[Stage]:
 # ---- measuring, in a process of its own
 
 
-def megabytes() -> float:
-    """MB that this process has had in memory at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+def megabytes(what: str) -> float:
+    """MB that this process has in memory (VmRSS) or has had at most (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(what))
 
 
 def measure_reading(folder: Path) -> dict[str, float]:
@@ -146,7 +146,7 @@ def measure_reading(folder: Path) -> dict[str, float]:
     began = time.perf_counter()
     newest_attempt(folder / "run")
     last_step(folder / "run")
-    start, before = time.perf_counter() - began, megabytes()
+    start, before = time.perf_counter() - began, megabytes("VmRSS")
     began = time.perf_counter()
     shuffle = Shuffle(True, 17, 0, num_canonical_nodes=8)
     dataset = PassDataset(Source(None, str(folder / "out")), shuffle, BATCH, lambda *_: None)  # pyright: ignore[reportArgumentType] - nothing is read
@@ -154,8 +154,9 @@ def measure_reading(folder: Path) -> dict[str, float]:
     began = time.perf_counter()
     dataset.order = pass_order(growing_pass(generations), dataset.snapshot.shard_sizes, shuffle)
     ordered = time.perf_counter() - began
+    held = megabytes("VmRSS") - before
     dataset.close()
-    return {"start": start, "open": opened, "order": ordered, "rank_mb": megabytes() - before}
+    return {"start": start, "open": opened, "order": ordered, "rank_mb": held}
 
 
 def measure_convert(folder: Path) -> dict[str, float]:
@@ -167,7 +168,7 @@ def measure_convert(folder: Path) -> dict[str, float]:
     began = time.perf_counter()
     report = convert(config)
     assert report.written == 0
-    return {"convert": time.perf_counter() - began, "convert_mb": megabytes()}
+    return {"convert": time.perf_counter() - began, "convert_mb": megabytes("VmHWM")}
 
 
 def in_process(what: str, folder: Path) -> dict[str, float]:
