@@ -167,6 +167,20 @@ def test_a_header_that_claims_more_than_the_converter_saw_is_not_decoded() -> No
     assert decoded.image.size == (30, 20)
 
 
+def test_shuffled_worlds_are_those_of_the_sample_before(processor: TheWorldProcessor) -> None:
+    encoder = SampleEncoder(processor, 1024)
+    samples = [encoder(decode_sample(three_turns())) for _ in range(3)]
+    for place, sample in enumerate(samples):
+        sample.pixels = {name: torch.full_like(pixels, place + 1) for name, pixels in sample.pixels.items()}
+    own, shuffled = Collator(processor)(samples), Collator(processor, shuffled_worlds=True)(samples)
+    assert own["world_pixel_values"].flatten(1).amax(1).tolist() == [1, 2, 3]
+    assert shuffled["world_pixel_values"].flatten(1).amax(1).tolist() == [3, 1, 2]
+    assert torch.equal(shuffled["pixel_values"], own["pixel_values"])
+    alone = Collator(processor, shuffled_worlds=True)(samples[:1])
+    assert not alone["world_pixel_values"].any()
+    assert alone["pixel_values"].any()
+
+
 def test_batch_pads_masks_and_counts(processor: TheWorldProcessor) -> None:
     encoder = SampleEncoder(processor, 1024)
     short = three_turns()

@@ -28,6 +28,7 @@ from theworld.model.check_model import check_model_config, count_world_tokens
         ({"projector": ProjectorConfig(mode="pool", patch=3)}, "model.projector.patch is 3"),
         ({"projector": ProjectorConfig(mode="resampler", queries=0)}, "model.projector.queries is 0"),
         ({"enable_world": False}, "nothing to train"),
+        ({"freeze": FreezeConfig(projector=True)}, "model.freeze is true: nothing to train"),
         ({"attn_implementation": "fast"}, "model.attn_implementation is 'fast'; expected one of sdpa, eager"),
         ({"attn_implementation": "flash_attention_2"}, "model.attn_implementation .* takes no mask"),
     ],

@@ -144,7 +144,9 @@ class Weights:
         self.shapes: dict[str, Shape] = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
         named = dict(model.named_parameters(remove_duplicate=False))
         self.trained = frozenset(name for name, parameter in named.items() if parameter.requires_grad)
-        self.kept = set(self.shapes) - (named.keys() - self.trained)
+        # No base holds the projector, whether it trains or not.
+        frozen = {name for name in named.keys() - self.trained if ".world_projector." not in name}
+        self.kept = set(self.shapes) - frozen
         self.bases: dict[str, dict[str, str | None]] = model.model.config.base
         self.saved: SavedWeights | None = None
 
@@ -179,8 +181,8 @@ class Weights:
         if saved.trained is None:
             missing = sorted(self.shapes.keys() - saved.shapes.keys())
         elif new_stage:
-            # The projector always trains, so a checkpoint without it is of a model without a world.
-            missing = sorted(name for name in self.trained - saved.shapes.keys() if ".world_projector." in name)
+            # Every checkpoint of a model with a world holds the projector.
+            missing = sorted(name for name in self.shapes.keys() - saved.shapes.keys() if ".world_projector." in name)
         elif self.trained != saved.trained:
             other = sorted(self.trained ^ saved.trained)
             raise UserError(

@@ -99,7 +99,7 @@ class ProjectorConfig:
 
 @dataclass
 class FreezeConfig:
-    """Which parts keep their weights. The projector always trains."""
+    """Which parts keep their weights."""
 
     vision: bool = True
     """SigLIP and Gemma's own multimodal projector."""
@@ -107,6 +107,8 @@ class FreezeConfig:
     """The language model, embeddings and output head included."""
     vae: bool = True
     """The Cosmos VAE encoder."""
+    projector: bool = False
+    """The world projector; true leaves it as it was drawn at the start, for comparison (recipes/ablate.py)."""
 
 
 @dataclass
@@ -178,6 +180,9 @@ class LoaderConfig:
     """One data loader."""
 
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    world: str = "own"
+    """Whose world tokens a sample gets: own; or shuffled, those of another picture of the rank's batch, for comparison
+    (recipes/ablate.py)."""
     num_workers: int = 4
     """Worker processes per rank; 0 decodes in the training process."""
     prefetch_factor: int = 2

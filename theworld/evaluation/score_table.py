@@ -34,6 +34,9 @@ class Scored:
         """As JSON."""
         return {
             "id": self.question.id,
+            "question": self.question.text,
+            "ground_truth": self.question.reference,
+            "prediction": self.answer,
             "category": self.question.category,
             "verdict": self.verdict.right,
             "asserted": self.verdict.asserted,
@@ -151,6 +154,22 @@ def report(scored: Sequence[Scored]) -> dict[str, Any]:
         "table": [asdict(line) for line in lines.values()],
         "rows": [one.as_row() for one in scored],
     }
+
+
+def from_report(content: Mapping[str, Any]) -> list[Scored]:
+    """The answers of what :func:`report` gave, scored again.
+
+    Raises:
+        UserError: it is of another form.
+    """
+    try:
+        rows = [
+            (Question(row["id"], row["question"], row["ground_truth"], row["category"]), row["prediction"])
+            for row in content["rows"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"no report of recipes/evaluate.py --json: {error}") from error
+    return score_all([question for question, _ in rows], {question.id: answer for question, answer in rows})
 
 
 def show_table(lines: Sequence[Line]) -> str:

@@ -215,7 +215,7 @@ def initialise_projector(model: TheWorldForConditionalGeneration, seed: int) -> 
 
 
 def apply_freezing(model: TheWorldForConditionalGeneration, freeze: FreezeConfig) -> None:
-    """Set which parameters train; the projector always does.
+    """Set which parameters train.
 
     Raises:
         UserError: nothing would train.
@@ -230,12 +230,12 @@ def apply_freezing(model: TheWorldForConditionalGeneration, freeze: FreezeConfig
     for name, part in model.freezable_parts().items():
         part.requires_grad_(not frozen[name])
     if model.model.world_projector is not None:
-        model.model.world_projector.requires_grad_(True)
+        model.model.world_projector.requires_grad_(not freeze.projector)
     if model.model.world_encoder is not None:
         for name, parameter in model.model.world_encoder.named_parameters():
             # Convolutions over time, which a single frame never reaches: without a gradient, DDP would wait for them.
             if "time_conv" in name:
                 parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UserError("nothing to train: model.enable_world is false and every part is frozen (model.freeze)")
+        raise UserError("nothing to train: every part of the model is frozen (model.freeze)")
     model.train(model.training)

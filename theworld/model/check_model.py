@@ -48,6 +48,8 @@ def check_model_config(cfg: ModelConfig) -> None:
         return
     if not cfg.cosmos:
         raise UserError("model.cosmos is empty; expected a Hub repo, a folder, or builtin:tiny")
+    if cfg.freeze.vision and cfg.freeze.language and cfg.freeze.vae and cfg.freeze.projector:
+        raise UserError("every key of model.freeze is true: nothing to train; set one of them to false")
     projector = cfg.projector
     if projector.mode not in PROJECTOR_MODES:
         raise UserError(f"model.projector.mode is {projector.mode!r}; expected one of {', '.join(PROJECTOR_MODES)}")

@@ -19,6 +19,7 @@ from theworld.train.check_values import (
     check_time,
 )
 
+WORLDS = ("own", "shuffled")
 PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")
 FSDP_KEYS = ("fsdp", "tp")
 
@@ -72,6 +73,7 @@ def check_training(config: Config, ranks: int, has_gpu: bool | None = None) -> N
     for section, loader in (("train_loader", config.train_loader), ("eval_loader", config.eval_loader)):
         if loader is not None:
             check_data(section, loader, known)
+            check_world(section, loader)
             check_patience(section, loader, config.dist_timeout)
     check_saving(config)
     for key in config.parallelism_config or {}:
@@ -109,6 +111,11 @@ def check_batch(config: Config, ranks: int) -> None:
         raise UserError(
             f"global_train_batch_size: {batch} does not divide by {ranks} ranks; "
             f"use {batch // ranks * ranks or ranks} or {(batch // ranks + 1) * ranks}"
+        )
+    if config.train_loader.world == "shuffled" and batch // ranks < 2:
+        raise UserError(
+            f"train_loader.world: shuffled needs 2 samples of each rank's batch; global_train_batch_size is {batch}, "
+            f"for {ranks} ranks"
         )
     if isinstance(micro, str) and micro != "auto":
         raise UserError(f"device_train_microbatch_size: {micro!r} is neither a number nor auto")
@@ -164,6 +171,12 @@ def check_data(section: str, loader: LoaderConfig, known: bool = False) -> None:
         )
     if dataset.remote and dataset.local and Path(dataset.remote).absolute() == Path(dataset.local).absolute():
         raise UserError(f"{section}.dataset.local: is the same folder as remote; leave local out, or remote")
+
+
+def check_world(section: str, loader: LoaderConfig) -> None:
+    """Whose world a sample gets."""
+    if loader.world not in WORLDS:
+        raise UserError(f"{section}.world: {loader.world!r} is neither {' nor '.join(WORLDS)}")
 
 
 def check_saving(config: Config) -> None:

@@ -131,7 +131,7 @@ def build_data(
     loader = PassLoader(
         dataset,
         batch_size=global_batch_size // dist.get_world_size(),
-        collate_fn=Collator(processor, length_step),
+        collate_fn=Collator(processor, length_step, config.world == "shuffled"),
         num_workers=workers,
         prefetch_factor=config.prefetch_factor if workers else None,
         worker_init_fn=begin_worker if workers else None,

@@ -22,14 +22,20 @@ sample, as lists of length B: ``sample_ids`` (str), ``skipped`` (why it carries 
 ``max_seq_len``; what was left out of the sample as unusable)."""
 
 PADDING_SAMPLE = "padding sample"
+WORLDS = ("world_pixel_values", "world_latents")
 
 
 @dataclass
 class Collator:
-    """Pads to the longest sample on the right, or to the next multiple of ``length_step`` tokens."""
+    """Pads to the longest sample on the right, or to the next multiple of ``length_step`` tokens.
+
+    With ``shuffled_worlds`` each sample gets the world of the sample before it, and the first that of the last. A sample
+    that is alone in its batch gets an empty one.
+    """
 
     processor: TheWorldProcessor
     length_step: int = 1
+    shuffled_worlds: bool = False
 
     def __call__(self, samples: Sequence[EncodedSample]) -> Batch:
         length = round_up(max(len(sample.input_ids) for sample in samples), self.length_step)
@@ -50,6 +56,9 @@ class Collator:
         }
         for name in samples[0].pixels:
             batch[name] = torch.cat([sample.pixels[name] for sample in samples])
+            if self.shuffled_worlds and name in WORLDS:
+                alone = len(samples) == 1
+                batch[name] = torch.zeros_like(batch[name]) if alone else batch[name].roll(1, dims=0)
         batch["sample_ids"] = [sample.id for sample in samples]
         batch["skipped"] = [sample.no_loss or "" for sample in samples]
         batch["turns_cut"] = [sample.turns_cut for sample in samples]
