@@ -29,8 +29,8 @@ WORLDS = ("world_pixel_values", "world_latents")
 class Collator:
     """Pads to the longest sample on the right, or to the next multiple of ``length_step`` tokens.
 
-    With ``shuffled_worlds`` each sample gets the world of the sample before it, and the first that of the last. A sample
-    that is alone in its batch gets an empty one.
+    With ``shuffled_worlds`` each sample gets the world of the sample before it, and the first that of the last one.
+    A sample that is alone in its batch gets an empty world.
     """
 
     processor: TheWorldProcessor
