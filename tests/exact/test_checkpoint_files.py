@@ -6,21 +6,48 @@ import contextlib
 import logging
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.distributed.checkpoint import save  # pyright: ignore[reportPrivateImportUsage]
 
-from theworld.checkpoint.on_disk import is_whole, newest_whole_checkpoint
+from theworld.audit.claim import newest_claim
+from theworld.checkpoint.on_disk import is_whole, newest_start_saved, newest_whole_checkpoint
+from theworld.checkpoint.pass_proof import PROOF, RunProof
 from theworld.checkpoint.saver import point_latest
 from theworld.errors import NotNow
 
 
-def write(folder: Path, batch: int, epoch: int = 0) -> Path:
-    """A checkpoint of some 100 kB, as torch writes it."""
+def write(folder: Path, batch: int, epoch: int = 0, *, starts: dict[int, int] | None = None) -> Path:
+    """A checkpoint of some 100 kB, as torch writes it.
+
+    Args:
+        starts: its lineage, start of the run to the batch at which that began; None: no proof in it.
+    """
     path = folder / f"ep{epoch}-ba{batch}-rank0.pt"
-    torch.save({"state": {"weights": torch.arange(20_000.0) + batch, "batch": batch}}, path)
+    torch.save({"state": state_of(batch, starts)}, path)
     return path
+
+
+def write_sharded(folder: Path, batch: int, starts: dict[int, int]) -> Path:
+    """The same in the form of sharded FSDP."""
+    path = folder / f"ep0-ba{batch}"
+    save({"state": state_of(batch, starts)}, checkpoint_id=path, no_dist=True)
+    return path
+
+
+def state_of(batch: int, starts: dict[int, int] | None) -> dict[str, Any]:
+    state: dict[str, Any] = {"weights": torch.arange(20_000.0) + batch, "batch": batch}
+    if starts is not None:
+        proof = RunProof()
+        for start, first in starts.items():
+            proof.begin_attempt(start, first, ranks=1)
+            proof.advance(batch, [], [])
+        state[PROOF] = proof.text()
+    return state
 
 
 def test_newest_by_batch_then_epoch_and_not_by_name(tmp_path: Path) -> None:
@@ -30,6 +57,30 @@ def test_newest_by_batch_then_epoch_and_not_by_name(tmp_path: Path) -> None:
     found = newest_whole_checkpoint(tmp_path)
     assert found is not None
     assert (found.path, found.batch, found.epoch) == (last, 10, 1)
+
+
+@pytest.mark.parametrize("writer", [write, write_sharded])
+def test_a_checkpoint_of_an_abandoned_future_never_wins(tmp_path: Path, writer: Callable[..., Path]) -> None:
+    """The second start went on from batch 4, though the first had come further; all were kept."""
+    for batch in (2, 4, 6, 8):
+        writer(tmp_path, batch, starts={1: 0})
+    assert newest_batch(tmp_path) == 8
+    writer(tmp_path, 5, starts={1: 0, 2: 4})
+    assert newest_batch(tmp_path) == 5
+    assert newest_start_saved(tmp_path) == 2
+    claim = newest_claim(tmp_path)
+    assert claim is not None
+    assert claim.batches == 5
+    last = writer(tmp_path, 6, starts={1: 0, 2: 4})
+    assert newest_batch(tmp_path) == 6
+    (last / ".metadata" if last.is_dir() else last).write_bytes(b"")
+    assert newest_batch(tmp_path) == 5
+
+
+def newest_batch(folder: Path) -> int:
+    found = newest_whole_checkpoint(folder)
+    assert found is not None
+    return found.batch
 
 
 def test_none_where_there_is_none(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ VERSION = 1
 NAME = re.compile(r"ep(\d+)-ba(\d+)(-rank0\.pt)?")
 KINDS = ("trained", "skipped", "lost")
 MODULUS = 2**128
+DAMAGE = (zipfile.BadZipFile, EOFError, LookupError, ValueError, TypeError, NotImplementedError)
+"""What reading a damaged checkpoint raises."""
 READ_WHOLE = 4 << 30
 """Bytes up to which all of a checkpoint file is compared with its check sums."""
 
@@ -82,6 +84,8 @@ class Claim:
     checkpoint: Path | None
     passes: list[PassClaim]
     notes: list[str] = field(default_factory=list)
+    newest_launch: int = 0
+    """The attempt that wrote the checkpoint."""
 
     @property
     def batches(self) -> int:
@@ -92,15 +96,28 @@ class Claim:
 def newest_claim(save_folder: Path) -> Claim | None:
     """The claim in the newest whole checkpoint; None if there is none, or it was written without a proof.
 
+    The newest is the last one of the newest attempt that has saved: what an older attempt saved further on is of a
+    future that was abandoned when the newer one went on from before it.
+
     Raises:
         UserError: the proof is of a version that this audit does not know.
     """
     notes: list[str] = []
+    found: list[tuple[int, Path, Claim | None]] = []
     for path in checkpoints(save_folder):
         try:
             text = text_in_folder(path) if path.is_dir() else text_in_file(path)
-            return parse_claim(path, text, notes) if text is not None else None
-        except (zipfile.BadZipFile, EOFError, LookupError, ValueError, TypeError, NotImplementedError) as error:
+            claim = parse_claim(path, text, notes) if text is not None else None
+        except DAMAGE as error:
+            notes.append(f"{path.name}: not a whole checkpoint, passed over ({error})")
+            continue
+        found.append((claim.newest_launch if claim else 0, path, claim))
+    # Stable: of one attempt the newest batch stays in front.
+    for _, path, claim in sorted(found, key=lambda one: -one[0]):
+        try:
+            check_whole(path)
+            return claim
+        except DAMAGE as error:
             notes.append(f"{path.name}: not a whole checkpoint, passed over ({error})")
     return None
 
@@ -115,17 +132,27 @@ def checkpoints(save_folder: Path) -> list[Path]:
     return [path for _, _, path in sorted(found, reverse=True)]
 
 
+def check_whole(path: Path) -> None:
+    """Compare all of a checkpoint file with its check sums, up to :data:`READ_WHOLE`.
+
+    Raises:
+        zipfile.BadZipFile: some of it is damaged.
+    """
+    if path.is_dir() or path.stat().st_size > READ_WHOLE:
+        return
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"{damaged} is damaged")
+
+
 def text_in_file(path: Path) -> str | None:
     """The proof in a checkpoint file.
 
     Raises:
-        zipfile.BadZipFile: the file is cut or damaged.
+        zipfile.BadZipFile: the file is cut, or the proof damaged.
     """
     with zipfile.ZipFile(path) as archive:
-        if path.stat().st_size <= READ_WHOLE:
-            damaged = archive.testzip()
-            if damaged is not None:
-                raise zipfile.BadZipFile(f"{damaged} is damaged")
         return text_in_archive(archive)
 
 
@@ -164,7 +191,8 @@ def parse_claim(path: Path, text: str, notes: list[str]) -> Claim:
     content = json.loads(text)
     if content[KEY] != VERSION:
         raise UserError(f"{path}: its proof is of version {content[KEY]}, this audit knows {VERSION}")
-    return Claim(path, [parse_pass(one) for one in content["passes"]], notes)
+    newest = max((span[0] for one in content["passes"] for span in one["lineage"]), default=0)
+    return Claim(path, [parse_pass(one) for one in content["passes"]], notes, newest)
 
 
 def parse_pass(content: dict[str, Any]) -> PassClaim:

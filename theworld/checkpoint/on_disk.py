@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from theworld.checkpoint.lineage import newest_start
 from theworld.errors import NotNow
 
 log = logging.getLogger(__name__)
@@ -120,17 +122,60 @@ def read_through(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
 
 
 def newest_whole_checkpoint(folder: Path) -> Checkpoint | None:
-    """The checkpoint to resume from; damaged ones are passed over and named in the log.
+    """The checkpoint to resume from: of the newest start that has saved, the last one. What an older start saved after
+    the place at which a newer one went on is of an abandoned future. Damaged ones are passed over and named in the log.
 
     Raises:
         NotNow: folder or checkpoint cannot be read now: an older one must not take the place of the newest.
     """
     try:
-        checkpoints = list_checkpoints(folder)
-        for checkpoint in checkpoints:
+        for checkpoint in by_lineage(list_checkpoints(folder)):
             if is_whole(checkpoint.path):
                 return checkpoint
             log.warning("%s: not a whole checkpoint, passed over", checkpoint.path)
     except OSError as error:
         raise NotNow(f"{folder}: the newest checkpoint cannot be read now ({error})") from error
     return None
+
+
+def by_lineage(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+    """Those of the newest start first, of each start the newest batch; what is damaged comes before them all.
+
+    Raises:
+        OSError: one cannot be read now.
+    """
+    if len(checkpoints) < 2:
+        return checkpoints
+    return sorted(checkpoints, key=lambda one: (_start_of(one), one.batch, one.epoch), reverse=True)
+
+
+def newest_start_saved(folder: Path) -> int:
+    """The newest start of the run that a checkpoint in the folder tells of; 0 if none does.
+
+    Raises:
+        NotNow: one cannot be read now.
+    """
+    try:
+        starts = [_start_of(checkpoint) for checkpoint in list_checkpoints(folder)]
+    except OSError as error:
+        raise NotNow(f"{folder}: the checkpoints cannot be read now ({error})") from error
+    return int(max((start for start in starts if start < math.inf), default=0))
+
+
+def _start_of(checkpoint: Checkpoint) -> float:
+    """The start that wrote it; endless if it is damaged, below all others if it has just been removed."""
+    path = checkpoint.path
+    try:
+        if path.is_dir() and not is_whole(path):
+            return math.inf
+        if not path.is_dir():
+            read_end(path)
+        return newest_start(path)
+    except FileNotFoundError:
+        return -1
+    except (zipfile.BadZipFile, EOFError, NotImplementedError):
+        return math.inf
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # a place before the beginning, by a damaged directory
+            return math.inf
+        raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from theworld.checkpoint.on_disk import (
     Checkpoint,
     clear_half_saves,
     list_checkpoints,
+    newest_start_saved,
     newest_whole_checkpoint,
 )
 from theworld.checkpoint.optimizer_state import check_optimizer
@@ -139,7 +141,10 @@ def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence)
     """The same, in a save folder that this start holds."""
     check_hub(config)
     fetched, load_path = fetch_from_hub(config, save_folder)
-    fence.move_above(lambda: newest_attempt(save_folder))  # the history may have come with it
+    # The history may have come with it; and where it is lost, the checkpoints know of starts too.
+    patience = config.train_loader.dataset.patience
+    saved_by = partial(patiently, partial(newest_start_saved, save_folder), "the checkpoints", patience)
+    fence.move_above(lambda: max(newest_attempt(save_folder), saved_by()))
     resume = find_resume(config, save_folder, fetched)
     if resume is not None:
         load_path = str(resume.path)
