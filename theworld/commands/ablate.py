@@ -105,7 +105,9 @@ def read_report(path: Path) -> list[Scored]:
 
 def show(evaluated: Sequence[tuple[str, list[Scored]]]) -> None:
     """One line for each evaluation, then each of them paired with the first."""
-    rows = [("", "n", "overall %", "95 %", "qualitative %", "quantitative %", "blind floor", "undecided")]
+    rows: list[tuple[str, ...]] = [
+        ("", "n", "overall %", "95 %", "qualitative %", "quantitative %", "blind floor", "undecided")
+    ]
     for name, scored in evaluated:
         lines = {line.name: line for line in make_table(scored)}
         whole = lines["overall"]
