@@ -55,7 +55,7 @@ def test_stages_and_generations_of_the_run_that_wrote_it_are_read(tmp_path: Path
 
 
 def test_only_a_sharded_checkpoint_has_the_data_sets_state_as_text(tmp_path: Path) -> None:
-    from torch.distributed import destroy_process_group, init_process_group
+    from torch.distributed import destroy_process_group, init_process_group, is_initialized
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import distribute_tensor
 
@@ -66,6 +66,8 @@ def test_only_a_sharded_checkpoint_has_the_data_sets_state_as_text(tmp_path: Pat
     assert plain["dataset_state"] == SAVED["dataset_state"]
     assert "integrations" not in plain
 
+    if is_initialized():  # of a run in this process
+        destroy_process_group()
     init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
     try:
         sharded = {**SAVED, "model": {"weight": distribute_tensor(torch.ones(3), init_device_mesh("cpu", (1,)))}}

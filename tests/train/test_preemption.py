@@ -213,8 +213,12 @@ def test_the_same_run_in_the_loggers_at_each_start(tmp_path: Path, monkeypatch: 
     def mlflow_run(folder: Path) -> str:
         """The tag by which Composer's logger, with ``resume``, looks for the run to go on with."""
         monkeypatch.delenv("RUN_NAME", raising=False)
-        assert settings(folder, "loggers.mlflow={}")["mlflow"] == {"run_name": "smoke", "resume": True}
+        store = {"tracking_uri": f"sqlite:///{folder / 'mlflow.db'}"}
+        assert settings(folder, "loggers.mlflow={}")["mlflow"] == {"run_name": "smoke", "resume": True, **store}
         return os.environ["RUN_NAME"]
 
     assert mlflow_run(tmp_path) == mlflow_run(tmp_path) != mlflow_run(tmp_path / "other")
     assert settings(tmp_path, "loggers.mlflow.resume=false")["mlflow"]["resume"] is False
+    assert settings(tmp_path, "loggers.mlflow.tracking_uri=http://here")["mlflow"]["tracking_uri"] == "http://here"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://there")
+    assert "tracking_uri" not in settings(tmp_path, "loggers.mlflow={}")["mlflow"]

@@ -6,7 +6,6 @@ import json
 import zipfile
 from pathlib import Path
 
-from theworld.checkpoint.data_only import DataReader
 from theworld.checkpoint.pass_proof import PROOF, RunProof
 
 BEGINNING = f'{{"{PROOF}": '.encode()
@@ -47,6 +46,9 @@ def _bytes_of_file(path: Path) -> bytes:
 
 def _bytes_of_folder(folder: Path) -> bytes:
     """The proof's own entry, by the description that was written last."""
+    # Only here, so that whoever just looks for checkpoints starts without torch.
+    from theworld.checkpoint.data_only import DataReader
+
     try:
         places = DataReader(folder).read_metadata().storage_data or {}
         place = next((place for index, place in places.items() if index.fqn == f"state.{PROOF}"), None)
