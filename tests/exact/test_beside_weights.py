@@ -18,6 +18,9 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from theworld.checkpoint.beside_weights import read_nesting, take_nesting, trim
 from theworld.checkpoint.data_only import load_folder
 from theworld.checkpoint.random_states import pack_random_states, unpack_random_states
+from theworld.config.schema import ModelConfig
+from theworld.model.build import load_processor, load_shapes
+from theworld.train.composer_model import ComposerTheWorld
 
 GENERATIONS = [{"name": f"gen-{number:05}", "samples": 100} for number in range(3)]
 SAVED = {
@@ -87,6 +90,12 @@ def random_states(seed: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
     cuda = torch.arange(16, dtype=torch.uint8)
     return {"python": random.getstate(), "numpy": states, "torch": generator.get_state(), "cuda": cuda}
+
+
+def test_composer_is_not_even_asked_for_configuration_and_tokenizer() -> None:
+    """Leaving them out of the file alone, they would still be written and read for each save: seconds of CPU."""
+    config = ModelConfig(gemma="builtin:tiny", cosmos="builtin:tiny", world_image_size=64)
+    assert ComposerTheWorld(load_shapes(config), load_processor(config)).get_metadata() == {}
 
 
 @pytest.mark.parametrize("ranks", [1, 64])

@@ -1,0 +1,26 @@
+"""``benchmarks/train.py`` at its smallest: it is meant for GPUs, and must work when somebody has one."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.launcher import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.dist]
+
+
+def test_a_row_of_figures_and_one_that_says_why_there_are_none(tmp_path: Path) -> None:
+    out = tmp_path / "table.md"
+    given = ["--tiny", "--stages", "projector", "--variants", "ddp", "flex", "--steps", "1", "--out", str(out)]
+    command = [sys.executable, "-m", "benchmarks.train", *given]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, *_, figures, refused = out.read_text().splitlines()
+    assert re.search(r"torch \d.*mosaicml \d", first)
+    assert re.fullmatch(r"\| projector \| ddp \| [\d,]+ \| [\d.]+ \| [\d,]+ \| [\d.]+ \|( \? \|){3}", figures)
+    assert re.fullmatch(r"\| projector \| flex \| .*flex_attention.* \|( \|){6}", refused)
