@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.version
 import yaml
 
 from tests.helpers.random_weights import write_gemma_weights, write_vae_weights
