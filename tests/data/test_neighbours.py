@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,13 @@ def segments(number: int) -> list[str]:
 
 
 @pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """For ``TMPDIR``: sockets in it must have short names, and pytest's own folders are long."""
+    with tempfile.TemporaryDirectory(prefix="n-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
 def jobs() -> Iterator[list[Job]]:
     started: list[Job] = []
     yield started
@@ -81,10 +89,10 @@ def jobs() -> Iterator[list[Job]]:
 
 
 def test_jobs_that_start_at_the_same_moment_and_after_a_kill_do_not_disturb_each_other(
-    mds_sample: Path, tmp_path: Path, jobs: list[Job]
+    mds_sample: Path, tmp_path: Path, short_folder: Path, jobs: list[Job]
 ) -> None:
     cache = tmp_path / "cache"
-    first, second = tmp_path / "first", tmp_path / "second"
+    first, second = short_folder / "first", short_folder / "second"
     jobs += [Job(mds_sample, cache, first), Job(mds_sample, cache, first), Job(mds_sample, cache, second)]
     numbers = [job.wait_until_reading() for job in jobs]
     assert len(set(numbers)) == 3
@@ -105,9 +113,11 @@ def test_jobs_that_start_at_the_same_moment_and_after_a_kill_do_not_disturb_each
     assert not list((cache / ".launches").iterdir())
 
 
-def test_a_segment_that_another_job_has_made_meanwhile_stays(mds_sample: Path, tmp_path: Path, jobs: list[Job]) -> None:
+def test_a_segment_that_another_job_has_made_meanwhile_stays(
+    mds_sample: Path, tmp_path: Path, short_folder: Path, jobs: list[Job]
+) -> None:
     """A dead job's record names a segment that was removed since, and whose name a stranger's job has taken."""
-    jobs.append(Job(mds_sample, tmp_path / "cache", tmp_path / "first"))
+    jobs.append(Job(mds_sample, tmp_path / "cache", short_folder / "first"))
     number = jobs[0].wait_until_reading()
     jobs[0].kill()
     left = segments(number)
@@ -119,7 +129,7 @@ def test_a_segment_that_another_job_has_made_meanwhile_stays(mds_sample: Path, t
     occupied.touch()
     stranger.write_text("a stranger's")
     try:
-        jobs.append(Job(mds_sample, tmp_path / "cache", tmp_path / "first"))
+        jobs.append(Job(mds_sample, tmp_path / "cache", short_folder / "first"))
         jobs[1].wait_until_reading()
         assert segments(number) == [stranger.name]
         assert jobs[1].finish() == "done 26 26"
@@ -128,8 +138,8 @@ def test_a_segment_that_another_job_has_made_meanwhile_stays(mds_sample: Path, t
         occupied.unlink()
 
 
-def test_records_are_of_the_living_only(mds_sample: Path, tmp_path: Path, jobs: list[Job]) -> None:
-    jobs.append(Job(mds_sample, tmp_path / "cache", tmp_path / "first"))
+def test_records_are_of_the_living_only(mds_sample: Path, tmp_path: Path, short_folder: Path, jobs: list[Job]) -> None:
+    jobs.append(Job(mds_sample, tmp_path / "cache", short_folder / "first"))
     number = jobs[0].wait_until_reading()
     records = [
         {json.loads(line)["name"] for line in path.read_text().splitlines()}
