@@ -105,7 +105,7 @@ def test_fifty_random_kills_change_nothing(tmp_path: Path) -> None:
         assert (hashes(raw.out), hashes(raw.folder / "out-eval")) == expected, f"seed {seed}, round {rounds}"
         assert not verify(raw.out).problems
         left = [path.name.partition("-")[0] for path in (raw.out / STATE).iterdir()]
-        assert sorted(left) == ["entries", "lock", "source.json"]
+        assert sorted(left) == ["entries", "image", "lock", "source.json"]
         shutil.rmtree(raw.folder)
 
 
