@@ -77,6 +77,18 @@ def test_a_checkpoint_of_an_abandoned_future_never_wins(tmp_path: Path, writer: 
     assert newest_batch(tmp_path) == 5
 
 
+@pytest.mark.parametrize("nonsense", ["[" * 100_000, '1, "passes": [{"lineage": [["x", 0, 1, 1]]}]}'])
+def test_a_proof_of_another_form_is_passed_over_by_trainer_and_audit(tmp_path: Path, nonsense: str) -> None:
+    write(tmp_path, 4, starts={1: 0})
+    odd = {**state_of(6, None), PROOF: f'{{"{PROOF}": {nonsense}'}
+    torch.save({"state": odd}, tmp_path / "ep0-ba6-rank0.pt")
+    assert newest_start_saved(tmp_path) == 1
+    assert newest_batch(tmp_path) == 4
+    claim = newest_claim(tmp_path)
+    assert claim is not None
+    assert claim.batches == 4
+
+
 def newest_batch(folder: Path) -> int:
     found = newest_whole_checkpoint(folder)
     assert found is not None

@@ -48,6 +48,11 @@ ROOT = Path(__file__).parents[2]
         (["callbacks.speed_monitr={}", "model.gemma=/no/such/folder"], "did you mean speed_monitor"),
         (["train_loader.dataset.max_seq_len=24"], "max_seq_len"),
         (["train_loader.dataset.num_canonical_nodes=0"], "train_loader.dataset.num_canonical_nodes: 0"),
+        (["train_loader.world=another"], "train_loader.world: 'another' is neither own nor shuffled"),
+        (
+            ["train_loader.world=shuffled", "global_train_batch_size=1", "device_train_microbatch_size=1"],
+            "train_loader.world: shuffled needs 2 samples of each rank's batch",
+        ),
         (["train_loader.dataset.shuffle_block_size=0"], "train_loader.dataset.shuffle_block_size: 0"),
         (["train_loader.dataset.cache_limit=lots"], "train_loader.dataset.cache_limit: 'lots' is not a size"),
         (["parallelism_config.fsdp2={}"], "parallelism_config.fsdp2: unknown"),

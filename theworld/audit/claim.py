@@ -23,7 +23,7 @@ VERSION = 1
 NAME = re.compile(r"ep(\d+)-ba(\d+)(-rank0\.pt)?")
 KINDS = ("trained", "skipped", "lost")
 MODULUS = 2**128
-DAMAGE = (zipfile.BadZipFile, EOFError, LookupError, ValueError, TypeError, NotImplementedError)
+DAMAGE = (zipfile.BadZipFile, EOFError, LookupError, ValueError, TypeError, NotImplementedError, RecursionError)
 """What reading a damaged checkpoint raises."""
 READ_WHOLE = 4 << 30
 """Bytes up to which all of a checkpoint file is compared with its check sums."""

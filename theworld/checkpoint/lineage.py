@@ -32,7 +32,7 @@ def newest_start(checkpoint: Path) -> int:
     try:
         end = json.JSONDecoder().raw_decode(text)[1]
         proof = RunProof.from_text(text[:end])
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return 0
     return max((span.launch for one in proof.passes for span in one.spans), default=0)
 

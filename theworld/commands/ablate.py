@@ -22,14 +22,11 @@ from pathlib import Path
 
 from theworld import ablation, cli
 from theworld.errors import EXIT_BROKEN_PROMISE, EXIT_DONE, UserError
-from theworld.evaluation.compare_models import compare_models, identical_share, show_pairings
+from theworld.evaluation.compare_models import ALIKE, compare_models, identical_share, show_pairings
 from theworld.evaluation.score_table import Scored, from_report, in_columns, make_table
 from theworld.files import read_json
 
 log = logging.getLogger(__name__)
-
-ALIKE = 95.0
-"""Percent of identical answers above which two models are said to be one."""
 
 
 def main(argv: list[str]) -> int:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from theworld import cli
 from theworld.errors import EXIT_DONE, UserError
-from theworld.evaluation.compare_models import compare_models, identical_share, show_pairings
+from theworld.evaluation.compare_models import ALIKE, compare_models, identical_share, show_pairings
 from theworld.evaluation.known_results import show_known_results
 from theworld.evaluation.questions import read_answers, read_questions
 from theworld.evaluation.score_table import Scored, make_table, report, score_all, show_table
@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 
 BENCHES = ("spatialrgpt", "holdout")
 WORLDS = ("on", "off", "shuffled", "zero")
-ALIKE = 95.0
-"""Percent of identical answers above which two models are said to be one."""
 
 
 def main(argv: list[str]) -> int:

@@ -11,6 +11,9 @@ from theworld.evaluation.intervals import bootstrap_mean, mcnemar, sign_flips
 from theworld.evaluation.questions import DIRECTION
 from theworld.evaluation.score_table import Scored, groups_of, in_columns
 
+ALIKE = 95.0
+"""Percent of identical answers above which two models are said to be one."""
+
 
 @dataclass(frozen=True)
 class Pairing:

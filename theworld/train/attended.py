@@ -59,9 +59,10 @@ class Attendance:
 
     def _watched(self, work: Callable[[], int]) -> int:
         ranks = dist.get_world_size()
-        with watching(
+        dog = Watchdog(
             self.config.watchdog, self.stop, self.fence, self.save_folder, self.rank, ranks, self.ended_by_watchdog
-        ) as dog:
+        )
+        with watching(dog):
             if self.fence.lease is not None:
                 self.fence.lease.each_beat = lambda: self.beat(dog)
             return work()

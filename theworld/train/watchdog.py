@@ -209,24 +209,15 @@ class Watchdog:
 
 
 @contextmanager
-def watching(
-    limits: WatchdogConfig | None,
-    stop: StopRequest,
-    fence: Fence,
-    save_folder: Path,
-    rank: int,
-    ranks: int,
-    at_end: Callable[[str], None],
-) -> Iterator[Watchdog]:
+def watching(dog: Watchdog) -> Iterator[None]:
     """Watch over a rank while this is open.
 
     Raises:
         NotNow: instead of an error that another rank's end by the same limit has caused.
     """
-    dog = Watchdog(limits, stop, fence, save_folder, rank, ranks, at_end)
     dog.start()
     try:
-        yield dog
+        yield
     except NotNow:
         raise
     except Exception as error:
