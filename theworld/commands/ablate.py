@@ -71,6 +71,7 @@ def submit(variants: Sequence[ablation.Variant], given: Namespace, argv: Sequenc
     ]
     place = list(argv).index("--sbatch") if "--sbatch" in argv else None
     again = [*argv[:place], *argv[place + 2 :]] if place is not None else [a for a in argv if "--sbatch=" not in a]
+    Path("logs").mkdir(exist_ok=True)  # without it SLURM ends the job and says nothing
     wrapped = shlex.join([sys.executable, "recipes/ablate.py", *again])
     behind = [f"--dependency=afterok:{':'.join(jobs)}"] if jobs else []
     last = sbatch(*options, *behind, "--job-name=theworld-ablation", "--output=logs/%x-%j.out", f"--wrap={wrapped}")
