@@ -26,6 +26,7 @@ def client(hub: HubDouble, monkeypatch: pytest.MonkeyPatch) -> Callable[[], HfAp
     configure_http_backend(timed_session)
     # Read from HF_ENDPOINT when the client was imported; it takes addresses apart by it.
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(
         file_download, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
     )

@@ -11,13 +11,17 @@ import pytest
 import torch
 from hub_double import Fault, HubDouble
 from hub_run import REPO
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 
+from tests.conftest import smoke_config
+from theworld import patience
 from theworld.config.hub_url import Place
-from theworld.errors import UserError
+from theworld.errors import EXIT_BAD_INPUT, EXIT_RUN_AGAIN, NotNow, UserError
+from theworld.hub import resume as hub_resume
 from theworld.hub.export import Snapshot, export
 from theworld.hub.resume import fetch_checkpoint
 from theworld.hub.state_codec import same
+from theworld.train.hub_sync import fetch_from_hub
 
 Client = Callable[[], HfApi]
 STATE = "resume/state.json"
@@ -166,7 +170,7 @@ def test_damage_or_silence_never_begins_a_run_anew(
     with pytest.raises(UserError, match="not the file that was uploaded"):
         fetched(client, tmp_path, may_miss=True)
     hub.faults.append(Fault(f"GET /api/models/{REPO}/commits", 503, times=99))
-    with pytest.raises(UserError, match="no new run is begun"):
+    with pytest.raises(NotNow, match="no new run is begun"):
         fetched(client, tmp_path, may_miss=True)
 
 
@@ -177,6 +181,53 @@ def test_a_hub_that_falls_silent_in_the_middle_is_no_damage(
     """The client itself tries for 23 seconds, and then says much the same as of a file that is not there."""
     hub.add_repo(REPO)
     hub.add_commit(REPO, "batch 4", uploads[4])
-    hub.faults.append(Fault(f"HEAD /{REPO}/resolve/", 503, times=99))
-    with pytest.raises(UserError, match="run again to go on"):
+    silent = Fault(f"HEAD /{REPO}/resolve/[^/]+/resume/tensors", 503, times=99)
+    hub.faults.append(silent)
+    with pytest.raises(NotNow, match="the Hub answers 503"):
         fetched(client, tmp_path, may_miss=True)
+    before = [line for line in hub.requests if line.startswith("GET") and "resolve" in line]
+    assert any("model.safetensors" in line for line in before)
+    hub.faults.remove(silent)
+    hub.requests.clear()
+    path = fetched(client, tmp_path, may_miss=True)
+    assert path is not None
+    assert not any("model.safetensors" in line for line in hub.requests if line.startswith("GET")), "fetched twice"
+    assert not (tmp_path / "run" / ".hub" / "download").exists()
+
+
+@pytest.mark.parametrize("key", ["load_path=hf://" + REPO, "hub.repo_id=" + REPO])
+def test_a_start_waits_for_a_hub_that_does_not_answer_and_leaves_with_75(
+    hub: HubDouble,
+    client: Client,
+    uploads: dict[int, dict[str, bytes]],
+    raw_sample: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+) -> None:
+    monkeypatch.setattr(hub_resume, "quiet_client", client)
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.05)
+    hub.add_repo(REPO)
+    hub.add_commit(REPO, "batch 4", uploads[4])
+    config = smoke_config(raw_sample, tmp_path, key, "train_loader.dataset.patience=0.3")
+    down = Fault(f"GET /api/models/{REPO}/commits", 503, times=9999)
+    hub.faults.append(down)
+    with pytest.raises(NotNow, match=rf"hf://{REPO}: the Hub answers 503: .*; waited for \d+ s") as left:
+        fetch_from_hub(config, tmp_path / "run")
+    assert left.value.exit_code == EXIT_RUN_AGAIN
+    hub.faults.remove(down)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(hub_resume, "quiet_client", lambda: HfApi("http://127.0.0.1:9", token="hf_x"))
+    with pytest.raises(NotNow, match="the Hub does not answer"):
+        fetch_from_hub(config, tmp_path / "run")
+
+
+def test_a_refusal_is_bad_input_at_once(hub: HubDouble, client: Client, tmp_path: Path) -> None:
+    hub.add_repo(REPO, private=True)
+    with pytest.raises(UserError, match="no repo") as absent:
+        fetch_checkpoint(Place("someone/elsewhere"), tmp_path, False, may_miss=False, client=client())
+    assert absent.value.exit_code == EXIT_BAD_INPUT
+    hub.faults.append(Fault(f"GET /api/models/{REPO}/commits", 401, times=9))
+    with pytest.raises(UserError, match="401") as refused:
+        fetch_checkpoint(Place(REPO), tmp_path, False, may_miss=False, client=client())
+    assert refused.value.exit_code == EXIT_BAD_INPUT

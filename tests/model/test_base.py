@@ -68,6 +68,8 @@ class Answer(BaseHTTPRequestHandler):
             self.refuse(404, "RevisionNotFound")
         elif repo == "acme/broken":
             self.refuse(418, "")
+        elif repo == "acme/busy":
+            self.refuse(503, "")
         else:
             folder = self.server.folder / repo.split("/")[1].replace("gated", "gemma")
             files = [str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
@@ -112,7 +114,7 @@ try:
     base = {"gemma": resolve_gemma, "vae": resolve_vae}[kind](name, revision or None)
     print(base.revision, base.folder)
 except UserError as error:
-    print("error:", error)
+    print("error:", error, error.exit_code)
 """
 
 
@@ -159,23 +161,32 @@ def test_of_cosmos_only_the_vae_is_fetched_and_offline_finds_it_again(hub, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("name", "revision", "says"),
+    ("name", "revision", "says", "code"),
     [
-        ("acme/gated", "", "acme/gated is gated: accept its licence at https://huggingface.co/acme/gated and set HF_"),
-        ("acme/absent", "", "the Hub has no repo acme/absent, or it is private"),
-        ("acme/gemma", "v9", "acme/gemma has no revision v9"),
-        ("acme/broken", "", "the Hub does not answer (418 Client Error"),
+        (
+            "acme/gated",
+            "",
+            "acme/gated is gated: accept its licence at https://huggingface.co/acme/gated and set HF_",
+            2,
+        ),
+        ("acme/absent", "", "the Hub has no repo acme/absent, or it is private", 2),
+        ("acme/gemma", "v9", "acme/gemma has no revision v9", 2),
+        ("acme/broken", "", "the Hub does not answer (418 Client Error", 2),
+        ("acme/busy", "", "download of acme/busy failed: 503 Server Error", 75),
     ],
 )
-def test_what_the_hub_refuses_is_one_line(hub, tmp_path, name, revision, says):
+def test_what_the_hub_refuses_is_one_line(hub, tmp_path, name, revision, says, code):
     printed = resolve(hub, tmp_path, "gemma", name, revision)
     assert printed.startswith("error: model.gemma: ")
     assert says in printed
+    assert printed.endswith(f" {code}")
 
 
 def test_a_download_that_breaks_off_is_one_line_and_goes_on_later(hub, tmp_path):
     hub.cut = True
-    assert "error: model.gemma: download of acme/gemma failed" in resolve(hub, tmp_path, "gemma", "acme/gemma")
+    printed = resolve(hub, tmp_path, "gemma", "acme/gemma")
+    assert "error: model.gemma: download of acme/gemma failed" in printed
+    assert printed.endswith(" 75")
     hub.cut = False
     assert resolve(hub, tmp_path, "gemma", "acme/gemma").startswith(COMMIT)
 

@@ -14,7 +14,7 @@ from huggingface_hub import HfApi, configure_http_backend, constants, errors, ge
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from requests.adapters import HTTPAdapter
 
-from theworld.errors import UserError, first_line
+from theworld.errors import NotNow, UserError, first_line
 from theworld.plain_text import hide_secrets
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,26 @@ def is_unreachable(error: BaseException) -> bool:
     """Whether the Hub gave no answer, or none that says anything about the request."""
     response = response_of(error)
     return response is None or response.status_code == 429 or response.status_code >= 500
+
+
+def fault(error: BaseException, what: str, repo: str) -> UserError:
+    """The error to raise for what a read of a repo ran into.
+
+    Args:
+        error: the client's or the system's.
+        what: was to be read, in front of the line.
+        repo: ``OWNER/NAME``.
+
+    Returns:
+        A NotNow where the Hub gave no answer; else a UserError, since asking again would give the same.
+    """
+    line = f"{what}: {explain(error, repo)}"
+    if constants.HF_HUB_OFFLINE:
+        return UserError(f"{line}; HF_HUB_OFFLINE is set, unset it")
+    root = root_of(error)
+    of_network = isinstance(root, (requests.RequestException, ConnectionError, TimeoutError))
+    of_disk = isinstance(root, OSError) and root.errno is not None and not of_network
+    return NotNow(line) if is_unreachable(error) and not of_disk else UserError(line)
 
 
 def explain(error: BaseException, repo: str) -> str:

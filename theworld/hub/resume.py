@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,10 +22,10 @@ from theworld.checkpoint.on_disk import PREFIX, parse_name
 from theworld.checkpoint.weights import RECORD
 from theworld.config.hub_url import Place
 from theworld.disk_space import in_megabytes
-from theworld.errors import UserError
+from theworld.errors import NotNow, UserError
 from theworld.file_limits import too_large
 from theworld.files import nearest_folder, put_in_place
-from theworld.hub.access import explain, is_unreachable, quiet_client, safe_line
+from theworld.hub.access import explain, fault, quiet_client, safe_line
 from theworld.hub.export import VERSION, is_needed
 from theworld.hub.layout import STATE, TENSORS, UNSAFE, describe
 from theworld.hub.plain_state import check_lines, plain_state
@@ -68,16 +70,16 @@ def fetch_checkpoint(
         client: the Hub's; None: the usual one.
 
     Raises:
-        UserError: there is none, it is not safe to load, or the Hub is out of reach.
+        UserError: there is none, or it is not safe to load.
+        NotNow: the Hub is out of reach; what has come is kept for the next attempt.
     """
-    work = save_folder / WORK / "download"
     client = client or quiet_client()
     faults: list[Damaged] = []
-    try:
+    with folder_of_download(save_folder) as work:
         for commit in commits_of(client, place, may_miss):
             try:
-                description = download(client, place.repo, commit, work, weights_only=False)
-                checkpoint = write_checkpoint(work, description, save_folder, sharded)
+                description = download(client, place.repo, commit, work / commit, weights_only=False)
+                checkpoint = write_checkpoint(work / commit, description, save_folder, sharded)
             except Damaged as error:
                 faults.append(error)
                 if not isinstance(error, NoCheckpoint):
@@ -85,8 +87,6 @@ def fetch_checkpoint(
                 continue
             log.info("took %s from %s at %s", checkpoint.name, place.repo, commit[:8])
             return checkpoint
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     if may_miss and all(isinstance(fault, NoCheckpoint) for fault in faults):
         log.info("%s holds no checkpoint yet", place)
         return None
@@ -97,30 +97,43 @@ def fetch_weights(place: Place, save_folder: Path) -> Path:
     """The weights of a repo as a file for ``load_weights_only``.
 
     Raises:
-        UserError: there are none, they are not safe to load, or the Hub is out of reach.
+        UserError: there are none, or they are not safe to load.
+        NotNow: the Hub is out of reach; what has come is kept for the next attempt.
     """
-    work = save_folder / WORK / "download"
     client = quiet_client()
-    try:
+    with folder_of_download(save_folder) as work:
         for commit in commits_of(client, place, may_miss=False)[:1]:
             try:
-                description = download(client, place.repo, commit, work, weights_only=True)
+                description = download(client, place.repo, commit, work / commit, weights_only=True)
                 record = description["state"]["state"][RECORD]
             except (Damaged, *OF_ANOTHER_FORM) as error:
                 raise UserError(f"{place}: {error}") from error
             start = save_folder / WORK / f"start-{commit[:12]}.pt"
-            torch.save({"state": {"model": composer_weights(work, description), RECORD: record}}, start)
+            torch.save({"state": {"model": composer_weights(work / commit, description), RECORD: record}}, start)
             return start
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     raise UserError(f"{place}: the repo is empty")
+
+
+@contextmanager
+def folder_of_download(save_folder: Path) -> Iterator[Path]:
+    """Where files of a repo come to; removed at the end, but kept where the Hub fell silent and is asked again."""
+    work = save_folder / WORK / "download"
+    try:
+        yield work
+    except NotNow:
+        raise
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def commits_of(client: HfApi, place: Place, may_miss: bool) -> list[str]:
     """Commits to look at, newest first.
 
     Raises:
-        UserError: there is no such repo or revision, or the Hub is out of reach.
+        UserError: there is no such repo or revision.
+        NotNow: the Hub is out of reach.
     """
     try:
         found = client.list_repo_commits(place.repo, revision=place.revision)
@@ -131,22 +144,28 @@ def commits_of(client: HfApi, place: Place, may_miss: bool) -> list[str]:
             return []
         raise UserError(f"{place}: {explain(error, place.repo)}") from error
     except (requests.RequestException, OSError) as error:
-        hint = "; no new run is begun while it may hold a checkpoint" if is_unreachable(error) else ""
-        raise UserError(f"{place}: {explain(error, place.repo)}{hint}") from error
+        found = fault(error, str(place), place.repo)
+        hint = "; no new run is begun while it may hold a checkpoint" if isinstance(found, NotNow) else ""
+        raise type(found)(f"{found}{hint}") from error
     return [commit.commit_id for commit in found[: 1 if place.revision else COMMITS_TRIED]]
 
 
 def download(client: HfApi, repo: str, commit: str, work: Path, weights_only: bool) -> dict[str, Any]:
     """Fetch what a resume needs and compare it with the sizes and hashes that were written down.
 
+    ``work`` is the commit's own: what an attempt that broke off has left of it is not fetched again.
+
     Returns:
         What ``resume/state.json`` says.
 
     Raises:
         Damaged: it is no checkpoint of this trainer, or not whole.
-        UserError: the Hub broke off.
+        NotNow: the Hub broke off.
+        UserError: it refused, or the disk did.
     """
-    shutil.rmtree(work, ignore_errors=True)
+    for other in work.parent.iterdir() if work.parent.is_dir() else ():
+        if other != work:
+            shutil.rmtree(other, ignore_errors=True)
     try:
         sizes = sizes_of(client, repo, commit)
         if STATE not in sizes:
@@ -166,11 +185,11 @@ def download(client: HfApi, repo: str, commit: str, work: Path, weights_only: bo
             fetch_file(client, repo, commit, name, expected, work)
     except errors.LocalEntryNotFoundError as error:
         # A kind of EntryNotFoundError, but it says that the Hub did not answer.
-        raise UserError(f"hf://{repo}: {explain(error, repo)}; run again to go on") from error
+        raise fault(error, f"hf://{repo}", repo) from error
     except errors.EntryNotFoundError as error:
         raise Damaged(f"a file that {STATE} names is missing") from error
     except (requests.RequestException, OSError) as error:
-        raise UserError(f"hf://{repo}: {explain(error, repo)}; run again to go on") from error
+        raise fault(error, f"hf://{repo}", repo) from error
     return description
 
 
@@ -188,14 +207,15 @@ def check_sizes(sizes: dict[str, int], work: Path) -> None:
         UserError: there is no room.
     """
     for name, size in sizes.items():
-        fault = too_large(name, size)
-        if fault is not None:
-            raise Damaged(fault)
-    needed, free = sum(sizes.values()), shutil.disk_usage(nearest_folder(work)).free
+        too_much = too_large(name, size)
+        if too_much is not None:
+            raise Damaged(too_much)
+    there = sum((work / name).stat().st_size for name in sizes if (work / name).is_file())
+    needed, free = sum(sizes.values()) - there, shutil.disk_usage(nearest_folder(work)).free
     if needed > free:
         raise UserError(
-            f"{work.parent.parent}: the checkpoint on the Hub takes {in_megabytes(needed)}, and {in_megabytes(free)} "
-            "are free; free some space, or set another save_folder"
+            f"{work.parent.parent.parent}: the checkpoint on the Hub takes {in_megabytes(needed)}, and "
+            f"{in_megabytes(free)} are free; free some space, or set another save_folder"
         )
 
 

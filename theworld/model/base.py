@@ -15,7 +15,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from theworld.errors import UserError, first_line
+from theworld.errors import NotNow, UserError, first_line
 from theworld.file_limits import too_large
 
 BUILTIN_TINY = "builtin:tiny"
@@ -112,6 +112,8 @@ def download(key: str, repo: str, revision: str | None, patterns: list[str]) -> 
         ) from error
     except errors.LocalEntryNotFoundError as error:
         why = first_line(error.__cause__ or error)
+        if is_overloaded(error.__cause__):
+            raise NotNow(f"{key}: download of {repo}{at} failed: {why}; run again to go on") from error
         raise UserError(
             f"{key}: {repo}{at} is not in the local Hub cache and the Hub does not answer ({why}); "
             "fetch it where there is a network, or name a folder"
@@ -123,12 +125,20 @@ def download(key: str, repo: str, revision: str | None, patterns: list[str]) -> 
             raise UserError(
                 f"{key}: cannot store {repo} in the Hub cache: {error.strerror}; set HF_HOME to a folder with room"
             ) from error
-        raise UserError(f"{key}: download of {repo}{at} failed: {first_line(error)}; run again to go on") from error
+        answered = getattr(error, "response", None) is not None
+        kind = UserError if answered and not is_overloaded(error) else NotNow
+        raise kind(f"{key}: download of {repo}{at} failed: {first_line(error)}; run again to go on") from error
     for path in folder.rglob("*"):
         fault = too_large(path.relative_to(folder).as_posix(), path.stat().st_size)
         if fault is not None:
             raise UserError(f"{key}: {repo}{at}: {fault}; it is not read")
     return folder
+
+
+def is_overloaded(error: BaseException | None) -> bool:
+    """Whether a server has answered, but with nothing that says anything about the request."""
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    return status == 429 or status >= 500
 
 
 def check_folder(key: str, folder: Path, weights: bool) -> None:

@@ -45,7 +45,8 @@ def fetch_from_hub(config: Config, save_folder: Path) -> tuple[Path | None, str 
         A checkpoint to go on from, now in ``save_folder``, or None; and ``load_path``, a path of this machine.
 
     Raises:
-        UserError: the Hub has no such checkpoint, or not a safe one, or is out of reach.
+        UserError: the Hub has no such checkpoint, or not a safe one.
+        NotNow: the Hub is out of reach.
     """
     return from_rank_zero(
         lambda: patiently(
@@ -76,7 +77,7 @@ def _fetch(config: Config, save_folder: Path) -> tuple[Path | None, str | None]:
             return fetch_checkpoint(whole_wanted, save_folder, sharded, may_miss=False), None
         return None, str(fetch_weights(wanted, save_folder))
     except UserError as error:
-        raise UserError(f"load_path: {error}") from error
+        raise type(error)(f"load_path: {error}") from error
 
 
 def write_pretrained(save_folder: Path, model: Any, processor: TheWorldProcessor) -> None:
