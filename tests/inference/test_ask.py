@@ -54,7 +54,23 @@ def test_a_conversation(picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     wrong = [line for line in errors if line.startswith("error: ")]
     assert wrong == [
         "error: the question names Region [1], but there are 1 boxes",
-        "error: /fly: expected /box, /image or /reset",
+        "error: /fly: expected /box, /image, /compare or /reset",
+    ]
+
+
+def test_a_second_model_is_asked_the_same(
+    picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["/compare", "How wide is Region [0]?", "/compare", "/compare builtin:tiny", "And how high?", "/compare"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\n"))
+    assert main(["builtin:tiny", str(picture), "--box", "2,3,20,20", "--max-new-tokens", "4"]) == 0
+    said, errors = capsys.readouterr()
+    wide, other_wide, high, other_high = said.strip().splitlines()
+    assert other_wide.split() == ["builtin:tiny:", *wide.split()]
+    assert other_high.split() == ["builtin:tiny:", *high.split()]
+    assert [line for line in errors.splitlines() if line.startswith("error: ")] == [
+        "error: /compare: ask a question first",
+        "error: /compare: expected a model, /compare RUN_OR_REPO",
     ]
 
 

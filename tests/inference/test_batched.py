@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from theworld.config.schema import ModelConfig, ProjectorConfig
+from theworld.data.samples.regions import Turn
 from theworld.errors import UserError
-from theworld.inference.answering import Answerer, Asked
+from theworld.inference.answering import Answerer, Asked, Past
 from theworld.inference.load_trained import Trained, load_trained
 from theworld.model import load_model, load_processor
 
@@ -60,6 +61,30 @@ def test_caches_agree(trained: Trained, asked: list[Asked]) -> None:
     answerer = Answerer(trained, 16)
     dynamic = answerer.answer_batch(asked[:4], cache_implementation="dynamic")
     assert answerer.answer_batch(asked[:4], cache_implementation="static", disable_compile=True) == dynamic
+
+
+def test_a_conversation_reads_each_token_once(trained: Trained, asked: list[Asked]) -> None:
+    """Four turns each about three pictures, longer than the sliding window: with and without the past the same answers."""
+    answerer = Answerer(trained, 6)
+    read: list[int] = []
+    body = trained.model.model.language_model
+    hook = body.register_forward_pre_hook(
+        lambda module, args, given: read.append(given["inputs_embeds"].shape[1]), with_kwargs=True
+    )
+    went_on = 0
+    with hook:
+        for first in asked[:3]:
+            past, turns = Past(), ()
+            for turn in range(4):
+                one = Asked(first.picture, f"What is {turn} to Region [0]?", before=turns)
+                known = len(past.ids) if past.begins(answerer.prompt_ids(one)) else 0
+                read.clear()
+                answer = answerer.answer_turn(one, past)
+                assert read[0] == len(answerer.prompt_ids(one)) - known
+                went_on += known > 0
+                assert [answer] == answerer.answer_batch([one])
+                turns = (*turns, Turn(one.question, answer))
+    assert went_on > 2, "no turn went on from the last one, so nothing was tried"
 
 
 def test_the_world_can_be_taken_away_and_exchanged(trained: Trained, asked: list[Asked]) -> None:

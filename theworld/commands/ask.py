@@ -3,7 +3,8 @@
 RUN_OR_REPO is a run's save_folder, an exported folder, OWNER/NAME on the Hub, or a plain Gemma 3. Boxes are drawn into
 the picture and numbered as in training; the question calls them Region [0], Region [1], or <mask> in the order of the
 boxes. Without a question it is a conversation: one question a line, /reset forgets the turns, /box x1,y1,x2,y2 adds a
-box, /image FILE takes another picture, an empty line or the end of the input ends it.
+box, /image FILE takes another picture, /compare RUN_OR_REPO asks another model the last question (without a name: the
+one compared with before), an empty line or the end of the input ends it.
 Exit code 0: answered, 2: bad input.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,11 +48,12 @@ def main(argv: list[str]) -> int:
     # What is wrong with boxes and question is said before any model loads.
     if given.question is not None:
         talk.question(given.question)
-    answerer = load(given, talk)
+    answerer = load(given, given.model, given.checkpoint)
+    talk.draws_boxes = answerer.trained.draws_boxes
     if given.save is not None:
         save(talk, given.save)
     if given.question is None:
-        converse(talk, answerer)
+        Dialogue(talk, answerer, partial(load, given)).run()
     elif given.json:
         cli.say(json.dumps(as_json(given, talk, answerer)))
     else:
@@ -58,14 +61,12 @@ def main(argv: list[str]) -> int:
     return EXIT_DONE
 
 
-def load(given: Namespace, talk: Conversation) -> Answerer:
-    """The model, and whether its pictures have boxes in them."""
+def load(given: Namespace, model: str, checkpoint: str | None = None) -> Answerer:
+    """A model to ask, with the settings of the command line."""
     from theworld.inference.answering import Answerer
     from theworld.inference.load_trained import load_trained
 
-    trained = load_trained(given.model, given.checkpoint)
-    talk.draws_boxes = trained.draws_boxes
-    return Answerer(trained, given.max_new_tokens, given.world)
+    return Answerer(load_trained(model, checkpoint), given.max_new_tokens, given.world)
 
 
 def save(talk: Conversation, path: Path) -> None:
@@ -90,39 +91,58 @@ def answer_aloud(talk: Conversation, answerer: Answerer, question: str) -> None:
     talk.ask(answerer, question, TextStreamer(answerer.tokenizer, skip_prompt=True, skip_special_tokens=True))
 
 
-def converse(talk: Conversation, answerer: Answerer) -> None:
-    """Questions and commands from the terminal until it ends; what is wrong with one is said, and the next asked."""
-    while True:
-        if sys.stdin.isatty():
-            print("> ", end="", flush=True)
-        line = sys.stdin.readline().strip()
-        if not line:
-            return
-        try:
-            obey(talk, line) if line.startswith("/") else answer_aloud(talk, answerer, line)
-        except UserError as error:
-            cli.say_error(str(error), 0)
+class Dialogue:
+    """Questions and commands from the terminal.
 
+    Args:
+        talk: the picture and what was said about it.
+        answerer: the model that is asked.
+        load: a name to another model.
+    """
 
-def obey(talk: Conversation, line: str) -> None:
-    """One of the commands of a conversation."""
-    from theworld.inference.conversation import open_picture, parse_box
+    def __init__(self, talk: Conversation, answerer: Answerer, load: Callable[[str], Answerer]) -> None:
+        self.talk, self.answerer, self.load = talk, answerer, load
+        self.other: Answerer | None = None
 
-    name, _, rest = line.partition(" ")
-    if name == "/box":
-        before = talk.boxes
-        talk.boxes = [*before, parse_box(rest)]
-        try:
-            _ = talk.regions
-        except UserError:
-            talk.boxes = before
-            raise
-    elif name == "/image":
-        talk.picture, talk.boxes = open_picture(Path(rest)), []
-    elif name != "/reset":
-        raise UserError(f"{name}: expected /box, /image or /reset")
-    # Another picture, or another numbering: what was said before was about something else.
-    talk.turns.clear()
+    def run(self) -> None:
+        """Until the input ends; what is wrong with a line is said, and the next one read."""
+        while True:
+            if sys.stdin.isatty():
+                print("> ", end="", flush=True)
+            line = sys.stdin.readline().strip()
+            if not line:
+                return
+            try:
+                self.obey(line) if line.startswith("/") else answer_aloud(self.talk, self.answerer, line)
+            except UserError as error:
+                cli.say_error(str(error), 0)
+
+    def obey(self, line: str) -> None:
+        """One of the commands of a conversation."""
+        from theworld.inference.conversation import open_picture, parse_box
+
+        name, _, rest = line.partition(" ")
+        if name == "/box":
+            self.talk.add_box(parse_box(rest))
+        elif name == "/image":
+            self.talk.take_picture(open_picture(Path(rest)))
+        elif name == "/compare":
+            self.compare(rest.strip())
+        elif name == "/reset":
+            self.talk.forget()
+        else:
+            raise UserError(f"{name}: expected /box, /image, /compare or /reset")
+
+    def compare(self, model: str) -> None:
+        """Ask another model the last question, after the same turns."""
+        if not self.talk.turns:
+            raise UserError("/compare: ask a question first")
+        if model:
+            self.other = self.load(model)
+        if self.other is None:
+            raise UserError("/compare: expected a model, /compare RUN_OR_REPO")
+        print(f"{self.other.trained.name}: ", end="", flush=True)
+        answer_aloud(self.talk.with_other(self.other.trained.draws_boxes), self.other, self.talk.turns[-1].question)
 
 
 command = partial(cli.run, main)

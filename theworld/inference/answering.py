@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import DynamicCache
 
 from theworld.data.batches.sample_encoder import SampleEncoder
 from theworld.data.samples.regions import Turn
@@ -35,6 +36,21 @@ class Asked:
     """Of which the world tokens are made; None: of the picture."""
     before: tuple[Turn, ...] = ()
     """Earlier turns of the same conversation."""
+
+
+@dataclass
+class Past:
+    """What a model has read and written about one picture, so that the next turn need not read it again."""
+
+    ids: list[int] = field(default_factory=list)
+    """The tokens whose keys and values ``cache`` holds."""
+    cache: DynamicCache | None = None
+
+    def begins(self, prompt: list[int]) -> bool:
+        """Whether a prompt goes on from here. The text of an answer may have other tokens than those that were
+        written; such a prompt is read as a whole, so that the answer is always the one without a cache."""
+        length = len(self.ids)
+        return self.cache is not None and length < len(prompt) and prompt[:length] == self.ids
 
 
 class Answerer:
@@ -82,12 +98,37 @@ class Answerer:
     def answer_batch(self, batch: Sequence[Asked], streamer: Any = None, **settings: Any) -> list[str]:
         """Answers to questions that are asked at once; ``settings`` are ``generate``'s."""
         inputs = self.encode(batch)
+        written = self.generate(inputs, streamer, **settings)
+        return self.texts(written[:, inputs["input_ids"].shape[1] :])
+
+    @torch.inference_mode()
+    def answer_turn(self, asked: Asked, past: Past, streamer: Any = None) -> str:
+        """The answer to the next question of a conversation, as :meth:`answer_batch` gives it.
+
+        ``past`` is this model's, of this picture; it is brought up to date.
+        """
+        inputs = self.encode([asked])
+        prompt = inputs["input_ids"][0].tolist()
+        if past.begins(prompt):
+            cache = past.cache
+            inputs = {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+        else:
+            cache = DynamicCache(config=self.model.config.get_text_config())
+        assert cache is not None
+        past.cache = None  # an answer that is broken off leaves a cache that fits no list of tokens
+        written = self.generate(inputs, streamer, past_key_values=cache)
+        past.ids = written[0, : cache.get_seq_length()].tolist()
+        past.cache = cache
+        return self.texts(written[:, len(prompt) :])[0]
+
+    def generate(self, inputs: dict[str, Tensor], streamer: Any = None, **settings: Any) -> Tensor:
+        """Prompts (B, L) and what follows them: tokens (B, L + the longest answer)."""
         given = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
         dtype = next(self.model.parameters()).dtype
         if "world_latents" in given:
             given["world_latents"] = given["world_latents"].to(dtype)
         settings = {"max_new_tokens": self.max_new_tokens, "do_sample": False, **settings}
-        written = self.model.generate(
+        return self.model.generate(
             **given,
             **settings,
             streamer=streamer,
@@ -96,7 +137,9 @@ class Answerer:
             top_p=None,
             top_k=None,
         )
-        new = written[:, given["input_ids"].shape[1] :]
+
+    def texts(self, new: Tensor) -> list[str]:
+        """Tokens (B, N) of answers as text."""
         return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
 
     def end_tokens(self) -> list[int]:

@@ -20,7 +20,7 @@ from theworld.data.samples.regions import (
     unique_regions,
 )
 from theworld.errors import UserError, describe
-from theworld.inference.answering import Answerer, Asked
+from theworld.inference.answering import Answerer, Asked, Past
 
 Box = tuple[float, float, float, float]
 
@@ -65,6 +65,35 @@ class Conversation:
     boxes: Sequence[Box] = ()
     draws_boxes: bool = True
     turns: list[Turn] = field(default_factory=list)
+    past: Past = field(default_factory=Past)
+
+    def forget(self) -> None:
+        """Begin anew about the same picture."""
+        self.turns, self.past = [], Past()
+
+    def add_box(self, box: Box) -> None:
+        """One more region. What was said before was about a picture without it, so it is forgotten.
+
+        Raises:
+            UserError: it lies outside the picture.
+        """
+        before = self.boxes
+        self.boxes = [*before, box]
+        try:
+            _ = self.regions
+        except UserError:
+            self.boxes = before
+            raise
+        self.forget()
+
+    def take_picture(self, picture: Image.Image) -> None:
+        """Go on about another picture, without boxes."""
+        self.picture, self.boxes = picture, []
+        self.forget()
+
+    def with_other(self, draws_boxes: bool) -> Conversation:
+        """The same turns but the last, for another model to go on from."""
+        return Conversation(self.picture, self.boxes, draws_boxes, self.turns[:-1])
 
     @property
     def regions(self) -> list[Region]:
@@ -106,6 +135,6 @@ class Conversation:
         """The answer, which becomes part of the conversation."""
         question = self.question(text)
         asked = Asked(self.seen(), question, before=tuple(self.turns))
-        (answer,) = answerer.answer_batch([asked], streamer)
+        answer = answerer.answer_turn(asked, self.past, streamer)
         self.turns.append(Turn(question, answer))
         return answer
