@@ -65,9 +65,8 @@ def test_a_second_model_is_asked_the_same(
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\n"))
     assert main(["builtin:tiny", str(picture), "--box", "2,3,20,20", "--max-new-tokens", "4"]) == 0
     said, errors = capsys.readouterr()
-    wide, other_wide, high, other_high = said.strip().splitlines()
-    assert other_wide.split() == ["builtin:tiny:", *wide.split()]
-    assert other_high.split() == ["builtin:tiny:", *high.split()]
+    wide, name, other_wide, high, _, other_high = said.splitlines()
+    assert (name, other_wide, other_high) == ("builtin:tiny:", wide, high)
     assert [line for line in errors.splitlines() if line.startswith("error: ")] == [
         "error: /compare: ask a question first",
         "error: /compare: expected a model, /compare RUN_OR_REPO",

@@ -64,7 +64,7 @@ def test_caches_agree(trained: Trained, asked: list[Asked]) -> None:
 
 
 def test_a_conversation_reads_each_token_once(trained: Trained, asked: list[Asked]) -> None:
-    """Four turns each about three pictures, longer than the sliding window: with and without the past the same answers."""
+    """Four turns each about three pictures, longer than the sliding window: the same answers without a past."""
     answerer = Answerer(trained, 6)
     read: list[int] = []
     body = trained.model.model.language_model

@@ -141,7 +141,7 @@ class Dialogue:
             self.other = self.load(model)
         if self.other is None:
             raise UserError("/compare: expected a model, /compare RUN_OR_REPO")
-        print(f"{self.other.trained.name}: ", end="", flush=True)
+        cli.say(f"{self.other.trained.name}:")
         answer_aloud(self.talk.with_other(self.other.trained.draws_boxes), self.other, self.talk.turns[-1].question)
 
 
