@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="theworld-app-") as private:
         os.environ.update(GRADIO_TEMP_DIR=private, GRADIO_ANALYTICS_ENABLED="False")
         try:
-            import gradio
+            from gradio.themes import Default
         except ImportError as error:
             raise UserError("recipes/app.py needs gradio: pip install -c constraints.txt -e '.[app]'") from error
         from theworld.inference.answering import Answerer
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
                 quiet=True,
                 max_file_size=MAX_PICTURE,
                 footer_links=[],
-                theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+                theme=Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
             )
         except OSError as error:
             raise UserError(f"--port {given.port}: not free ({error})") from error
