@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import pytest
+from streaming import Stream
+from streaming.base.shared import prefix
 
 from theworld.data.cache.attempt_folder import AttemptFolder
 from theworld.data.cache.shard_cache import default_cache_folder, make_cache_folder
+from theworld.data.cache.streaming_internals import attachments, make_lock_folder, open_shards, release_segments
 from theworld.data.entries.hub_json import HubFile
 from theworld.data.shards.dataset import DataSet
 from theworld.data.shards.lock import exclusive_lock
@@ -35,6 +39,10 @@ def use_staging(folder: Path) -> None:
     RemoteDataSet("s3://bucket/set", DataSet(folder)).pull()
 
 
+def use_locks(folder: Path) -> None:
+    make_lock_folder()
+
+
 def use_tiny(folder: Path) -> None:
     tiny_folder()
 
@@ -49,7 +57,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return shared
 
 
-@pytest.fixture(params=["json", "cache", "staging", "tiny"])
+@pytest.fixture(params=["json", "cache", "staging", "locks", "tiny"])
 def place(request: pytest.FixtureRequest, temporary: Path) -> tuple[Path, Callable[[Path], None]]:
     """A folder that this project makes there, and what uses it."""
     if request.param == "json":
@@ -58,6 +66,8 @@ def place(request: pytest.FixtureRequest, temporary: Path) -> tuple[Path, Callab
         return default_cache_folder("s3://bucket/set"), use_cache
     if request.param == "staging":
         return staging_folder("s3://bucket/set"), use_staging
+    if request.param == "locks":
+        return temporary / f"theworld-locks-{os.geteuid()}", use_locks
     from theworld.model.tiny import _fingerprint
 
     return temporary / f"theworld-tiny-{_fingerprint()}-{os.geteuid()}", use_tiny
@@ -90,6 +100,37 @@ def test_a_folder_is_made_for_this_user_alone(tmp_path: Path) -> None:
     (tmp_path / "own").chmod(0o777)
     with pytest.raises(UserError, match="may be written by every user"):
         make_private(tmp_path / "own")
+
+
+def test_streamings_lock_files_lie_in_a_folder_of_this_users_own(temporary: Path, mds_sample: Path) -> None:
+    """Links under every name that it may take in the shared folder lead to no file, and end no run."""
+    victim = temporary.parent / "victim"
+    planted = [temporary / f"{number:06}_{kind}_filelock" for number in range(40) for kind in ("barrier", "cache")]
+    for name in planted:
+        name.symlink_to(victim)
+    shards = open_shards(streams=[Stream(local=str(mds_sample))], batch_size=1)
+    assert len({sample["id"] for sample in shards}) == 26
+    release_segments(shards)
+    assert not victim.exists()
+    own = temporary / f"theworld-locks-{os.geteuid()}"
+    assert stat.S_IMODE(own.stat().st_mode) == 0o700
+    assert {path.name.partition("_")[2] for path in own.iterdir()} == {"barrier_filelock", "cache_filelock"}
+    assert set(temporary.glob("*filelock")) == set(planted)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a segment to another user needs root")
+def test_another_users_shared_memory_is_passed_over() -> None:
+    """Streaming parses what is in the segment, unless it meets a PermissionError: then it goes to the next number."""
+    planted = SharedMemory(create=True, size=16)
+    try:
+        os.chown(f"/dev/shm/{planted.name}", OTHER_USER, OTHER_USER)
+        with attachments() as attached:
+            with pytest.raises(PermissionError):
+                prefix.SharedMemory(planted.name, False)  # pyright: ignore[reportPrivateImportUsage]
+            assert not attached
+    finally:
+        planted.close()
+        planted.unlink()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from streaming.base import dataset
 from streaming.base.shared import prefix
 
 from theworld.data.cache.streaming_internals import ARGUMENTS, ATTRIBUTES, check_streaming
@@ -42,4 +43,10 @@ def test_an_attribute_of_another_name(owner: type, name: str, monkeypatch: pytes
 def test_a_search_for_free_numbers_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(prefix, "SharedMemory")
     with pytest.raises(UserError, match=r"prefix\.SharedMemory"):
+        check_streaming()
+
+
+def test_lock_files_whose_place_is_found_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(dataset, "gettempdir")
+    with pytest.raises(UserError, match=r"streaming\.base\.dataset\.gettempdir"):
         check_streaming()

@@ -28,6 +28,7 @@ from theworld.data.batches.sample_encoder import EncodedSample, SampleEncoder
 from theworld.data.cache.attempt_folder import AttemptFolder
 from theworld.data.cache.latent_store import LatentWish
 from theworld.data.cache.shard_cache import default_cache_folder, make_cache_folder
+from theworld.data.cache.streaming_internals import make_lock_folder
 from theworld.data.samples import decode_sample
 from theworld.data.samples.augment import Augment, augment_sample, sample_seed
 from theworld.errors import UserError, describe
@@ -192,12 +193,14 @@ def open_cache(config: LoaderConfig, known: bool) -> tuple[Source, AttemptFolder
         None if settings.cache_limit is None else parse_bytes("train_loader.dataset.cache_limit", settings.cache_limit)
     )
     attempt, fault = None, None
-    if settings.remote is not None and dist.get_local_rank() == 0:
+    if dist.get_local_rank() == 0:
         try:
-            cache = Path(settings.local) if settings.local else default_cache_folder(settings.remote)
-            make_cache_folder(cache, shared=settings.local is not None)
-            log.info("shards are cached in %s", cache)
-            attempt = AttemptFolder(cache)
+            make_lock_folder()
+            if settings.remote is not None:
+                cache = Path(settings.local) if settings.local else default_cache_folder(settings.remote)
+                make_cache_folder(cache, shared=settings.local is not None)
+                log.info("shards are cached in %s", cache)
+                attempt = AttemptFolder(cache)
         except UserError as error:
             fault = str(error)
     opened = dist.all_gather_object(

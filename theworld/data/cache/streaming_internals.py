@@ -1,24 +1,30 @@
 """Everything this recipe takes from Streaming that Streaming does not promise, and the check that it is still there.
 
-Streaming has no hooks for three things: which of its shared memory is a data set's own, giving that back before the
-process ends, and putting a snapshot of shards in place of ``index.json``. The first two reach for private names, here
-and nowhere else; the third overrides methods of ``Stream`` in :mod:`~theworld.data.cache.shard_cache`. A release that
-renames one of them is found by :func:`check_streaming` at the start, not after hours in a worker.
+Streaming has no hooks for four things: which of its shared memory is a data set's own, giving that back before the
+process ends, where its lock files lie, and putting a snapshot of shards in place of ``index.json``. The first three
+reach for private names, here and nowhere else; the fourth overrides methods of ``Stream`` in
+:mod:`~theworld.data.cache.shard_cache`. A release that renames one of them is found by :func:`check_streaming` at the
+start, not after hours in a worker.
 """
 
 from __future__ import annotations
 
 import atexit
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from streaming import Stream, StreamingDataset
+from streaming.base import dataset
 from streaming.base.shared import SharedArray, SharedBarrier, SharedMemory, SharedScalar, prefix
 
 from theworld.errors import UserError
+from theworld.files import make_private, own_temporary
 
 ARGUMENTS: dict[tuple[type, str], tuple[str, ...]] = {
     (Stream, "__init__"): ("remote", "local", "split", "download_retry", "download_timeout", "keep_zip"),
@@ -71,6 +77,8 @@ def check_streaming() -> None:
     ]
     if not hasattr(prefix, "SharedMemory"):
         missing.append("streaming.base.shared.prefix.SharedMemory")
+    if not hasattr(dataset, "gettempdir"):
+        missing.append("streaming.base.dataset.gettempdir")
     if missing:
         raise UserError(
             f"mosaicml-streaming {version('mosaicml-streaming')} is not one that this recipe can use: it lacks "
@@ -101,6 +109,7 @@ def attachments() -> Iterator[list[SharedMemory]]:
     class Noted(SharedMemory):
         def __init__(self, *arguments: Any, **settings: Any) -> None:
             super().__init__(*arguments, **settings)
+            refuse_other_users(self)
             found.append(self)
 
     prefix.SharedMemory = Noted  # pyright: ignore[reportPrivateImportUsage]
@@ -110,9 +119,56 @@ def attachments() -> Iterator[list[SharedMemory]]:
         prefix.SharedMemory = SharedMemory  # pyright: ignore[reportPrivateImportUsage]
 
 
+def refuse_other_users(memory: SharedMemory) -> None:
+    """Another user's segment is not read: Streaming parses what is in it, and then passes over its number.
+
+    Raises:
+        PermissionError: what Streaming expects of a segment that is not this user's.
+    """
+    segment = Path("/dev/shm") / memory.shm.name.lstrip("/")
+    if segment.exists() and segment.stat().st_uid != os.geteuid():
+        let_go(memory)
+        raise PermissionError(f"{segment} is another user's")
+
+
+def make_lock_folder() -> Path:
+    """Where Streaming's lock files lie: one folder for all of this user's data sets in a ``$TMPDIR``.
+
+    Raises:
+        UserError: it is another's, or a link, or cannot be made.
+    """
+    folder = own_temporary("theworld-locks")
+    try:
+        make_private(folder)
+    except OSError as error:
+        raise UserError(
+            f"cannot make {folder} for the locks of Streaming ({error.strerror}); set TMPDIR to a folder on this node "
+            "that can be written"
+        ) from error
+    return folder
+
+
+@contextmanager
+def private_lock_files() -> Iterator[None]:
+    """Streaming's lock files go to a folder of this user's own while a data set is opened; it keeps their place.
+
+    It would put them right into ``$TMPDIR``, under names that every user of a machine can foresee: a link of another's
+    there is followed or ends the run, and a file that is held locked stops it without a word.
+
+    Raises:
+        UserError: see :func:`make_lock_folder`.
+    """
+    folder = make_lock_folder()
+    dataset.gettempdir = lambda: str(folder)  # pyright: ignore[reportPrivateImportUsage]
+    try:
+        yield
+    finally:
+        dataset.gettempdir = gettempdir  # pyright: ignore[reportPrivateImportUsage]
+
+
 def open_shards(**settings: Any) -> StreamingDataset:
     """A ``StreamingDataset`` that holds on to its own segments only."""
-    with attachments() as attached:
+    with attachments() as attached, private_lock_files():
         shards = StreamingDataset(**settings)
     for memory in attached:
         if memory is not shards._locals_shm:
