@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Any
+from typing import Any, TextIO, cast
 
 HIDDEN = "<hidden>"
 NOT_WRITTEN = "<not written>"
@@ -44,6 +44,25 @@ def without_secrets(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [without_secrets(item) for item in value]
     return hide_secrets(value) if isinstance(value, str) else value
+
+
+class HidingStream:
+    """A stream that others print to: what they write goes on with credentials replaced, all else is the stream's."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """As the stream's own."""
+        return self.stream.write(hide_secrets(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def hiding(stream: TextIO) -> TextIO:
+    """The stream, for others to print to, that shows no credentials."""
+    return cast(TextIO, HidingStream(stream))
 
 
 class PlainFormatter(logging.Formatter):

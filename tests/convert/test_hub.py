@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -122,6 +123,8 @@ def test_downloads_once_and_converts(raw: Raw, hub: Hub) -> None:
     assert done.returncode == 0, done.stderr
     assert len(raw.ids()) == 3
     assert downloaded(raw.folder / "scratch") == [hub.content]
+    (own,) = (raw.folder / "scratch").glob("theworld-json-*")
+    assert stat.S_IMODE(own.stat().st_mode) == 0o700
     raw.add_images(4)
     assert run(raw, hub).returncode == 0
     assert len(raw.ids()) == 4

@@ -34,6 +34,7 @@ from theworld.disk_space import full_disk_as_one_line
 from theworld.errors import EXIT_REQUEUE, NotNow, Stopped, UserError
 from theworld.model.build import load_processor
 from theworld.patience import patiently
+from theworld.plain_text import hiding
 from theworld.pulse import pulse
 from theworld.ranks import from_rank_zero
 from theworld.signals import StopRequest
@@ -295,6 +296,7 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
         progress_bar=progress_bar,
         log_to_console=not progress_bar,
         console_log_interval=config.log_interval,
+        console_stream=hiding(sys.stderr),  # where Composer prints what callbacks say of their settings
         load_path=run.load_path,
         load_weights_only=run.resume is None and config.load_weights_only,
         # Names and shapes are checked already; what a checkpoint lacks is what the bases have.
@@ -365,13 +367,7 @@ def run_trainer(trainer: Trainer, saver: WholeCheckpointSaver, preemption: Preem
 
 def log_resume(resume: Checkpoint, lost: int, attempt: int) -> None:
     """Say where the run goes on and what the stop cost."""
-    log.info(
-        "attempt %d resumes from %s after batch %d; %d steps were lost",
-        attempt,
-        resume.path,
-        resume.batch,
-        lost,
-    )
+    log.info("attempt %d resumes from %s after batch %d; %d steps were lost", attempt, resume.path, resume.batch, lost)
 
 
 def find_resume(config: Config, save_folder: Path, fetched: Path | None = None) -> Checkpoint | None:

@@ -11,6 +11,8 @@ from composer.loggers import Logger, TensorboardLogger
 from composer.utils import dist
 from torch.utils.tensorboard.summary import hparams
 
+from theworld.plain_text import without_secrets
+
 
 class TensorboardOfStart(TensorboardLogger):
     """Composer's logger, with the same settings, that goes on in its file."""
@@ -37,7 +39,7 @@ class TensorboardOfStart(TensorboardLogger):
         }
         if not self.told_hyperparameters:
             self.told_hyperparameters = True
-            for summary in hparams(self.hyperparameters, figures):
+            for summary in hparams(without_secrets(self.hyperparameters), figures):
                 self.writer._get_file_writer().add_summary(summary)  # pyright: ignore - it has no public name
         for name, value in figures.items():
             self.writer.add_scalar(name, value, global_step=int(state.timestamp.batch))
