@@ -11,6 +11,7 @@ import yaml
 
 from tests.conftest import SMOKE_YAML
 from theworld.commands.train import command
+from theworld.train.failures_of_ranks import note_reason
 
 WEB, BUCKET = "https://user:pa55word@host/set", "s3://AKIA123:se/cr+et=@bucket/set"
 SECRETS = ("pa55word", "se/cr+et", "abc123")
@@ -50,6 +51,7 @@ def test_a_failing_runs_files_and_output_hold_none(
         f"callbacks={{'own_teller:Teller': {{address: '{BUCKET}', api_key: abc123}}}}",
         f"save_folder={run}",
     ]
+    note_reason(run, 5, "of an earlier start")
     assert command([SMOKE_YAML, *settings]) == 1
     shown = "".join(capsys.readouterr())
     assert "reading s3://<hidden>@bucket/set" in shown
@@ -61,5 +63,6 @@ def test_a_failing_runs_files_and_output_hold_none(
     assert any(b"s3://<hidden>@bucket/set" in files[name] for name in files if "events." in name), sorted(files)
     assert yaml.safe_load(files["config.yaml"])["convert"]["json"] == "https://<hidden>@host/set"
     assert "<hidden>@host" in json.loads(files["failed_ranks/rank0.json"])["reason"]
+    assert "failed_ranks/rank5.json" not in files
     assert b"<hidden>@host" in files["ends.jsonl"]
     assert "ep0-ba1-rank0.pt" in files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -109,12 +110,32 @@ def test_the_names_are_those_of_the_registry() -> None:
     assert [set(names) for names in KNOWN.values()] == [set(table) for table in tables]
 
 
-def test_a_name_that_is_not_known_is_said_before_torch_is_imported(tmp_path: Path) -> None:
-    code = (
-        "import sys\nfrom theworld.commands.train import command\n"
-        f"code = command([{SMOKE_YAML!r}, 'train_loader.dataset.remote={tmp_path}', 'optimizer.name=adamm'])\n"
-        "sys.exit(code if 'torch' not in sys.modules else 9)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: optimizer.name: 'adamm' is not known")
+BEFORE_TORCH = """
+import json
+import os
+import sys
+
+from theworld.commands.to_mds import command as convert
+from theworld.commands.train import command as train
+
+for value in json.loads(sys.argv[1]):
+    name, _, setting = value.partition("=")
+    os.environ.pop("WORLD_SIZE", None)
+    if name == "WORLD_SIZE":
+        os.environ[name] = setting
+    given = [] if name == "WORLD_SIZE" else [value]
+    codes = [train(sys.argv[2:] + given)] + ([convert(sys.argv[2:] + given)] if name == "convert" else [])
+    print(json.dumps([value, codes, "torch" in sys.modules]))
+"""
+
+
+def test_mistakes_end_with_exit_code_2_before_torch_is_imported(tmp_path: Path) -> None:
+    values = [override for override, _ in SAID] + ["WORLD_SIZE=abc", "seed=many", "oops=1"]
+    settings = [SMOKE_YAML, f"train_loader.dataset.remote={tmp_path}", f"save_folder={tmp_path / 'run'}"]
+    command = [sys.executable, "-c", BEFORE_TORCH, json.dumps(values), *settings]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert said == [[value, [2, 2] if value == "convert=5" else [2], False] for value in values]
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(values) + 1
+    assert all(line.startswith("error: ") for line in lines)

@@ -18,6 +18,7 @@ from typing import Any
 from theworld import cli
 from theworld.audit import Audit, DataSet, GenerationIds, JsonIds, PassReport, audit
 from theworld.cli import say
+from theworld.config.of_run import read_run_config, setting
 from theworld.data.shards.ids import data_set_ids, ids_in_json
 from theworld.errors import UserError
 from theworld.files import write_json
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> int:
     given = parser.parse(argv)
     if not given.save_folder.is_dir():
         raise UserError(f"{given.save_folder}: no such folder")
-    config = read_config(given.save_folder)
+    config = read_run_config(given.save_folder / "config.yaml")
     data_set = read_data_set(given.data_set) if given.data_set else configured_data_set(config)
     result = audit(given.save_folder, data_set, configured_json(config))
     print_audit(result)
@@ -42,29 +43,15 @@ def main(argv: list[str]) -> int:
     return result.exit_code
 
 
-def read_config(save_folder: Path) -> Any:
-    """The run's own config.yaml; empty if it is lost."""
-    from omegaconf import OmegaConf
-
-    path = save_folder / "config.yaml"
-    return OmegaConf.load(path) if path.exists() else OmegaConf.create()
-
-
-def select(config: Any, key: str) -> Any:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.select(config, key)
-
-
-def configured_data_set(config: Any) -> DataSet:
+def configured_data_set(config: dict[str, Any]) -> DataSet:
     """The data set that the run was configured with; one that is out of reach leaves its verdict unchecked."""
     section = "train_loader.dataset"
-    where = select(config, f"{section}.remote") or select(config, f"{section}.local")
+    where = setting(config, f"{section}.remote") or setting(config, f"{section}.local")
     if where is None:
         return DataSet(None, "config.yaml names no data set")
-    split = select(config, f"{section}.split")
+    split = setting(config, f"{section}.split")
     try:
-        return read_data_set(f"{where}/{split}" if split else where)
+        return read_data_set(f"{where}/{split}" if split else str(where))
     except UserError as error:
         return DataSet(None, str(error))
 
@@ -73,12 +60,13 @@ def read_data_set(where: str) -> DataSet:
     return DataSet([GenerationIds(one.name, one.fingerprint, one.ids) for one in data_set_ids(where)])
 
 
-def configured_json(config: Any) -> JsonIds:
+def configured_json(config: dict[str, Any]) -> JsonIds:
     """The ids that the run's JSON names, if that is a file here."""
-    where = select(config, "convert.json")
-    if where is None or not Path(where).is_file():
+    where = setting(config, "convert.json")
+    if where is None or not Path(str(where)).is_file():
         return JsonIds(None, f"{where} is not a file here" if where else "config.yaml names no convert.json")
-    return JsonIds(ids_in_json(Path(where), select(config, "convert.holdout") or 0.0))
+    holdout = setting(config, "convert.holdout")
+    return JsonIds(ids_in_json(Path(str(where)), holdout if isinstance(holdout, float) else 0.0))
 
 
 def print_audit(result: Audit) -> None:

@@ -7,10 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import ModelCard, ModelCardData
-from omegaconf import OmegaConf
 
 from theworld.checkpoint.weights import RECORD
+from theworld.config.of_run import read_run_config, setting
 from theworld.model.base import BUILTIN_TINY
 
 PICTURE = "loss.png"
@@ -150,11 +151,15 @@ def shown_config(path: Path) -> str:
     """The hyperparameters of the run as YAML."""
     if not path.is_file():
         return "# config.yaml was not kept\n"
-    config = OmegaConf.load(path)
-    shown = OmegaConf.create()
+    config = read_run_config(path)
+    shown: dict[str, Any] = {}
     for key in HYPERPARAMETERS:
-        OmegaConf.update(shown, key, OmegaConf.select(config, key), force_add=True)
-    return OmegaConf.to_yaml(shown)
+        *sections, name = key.split(".")
+        place = shown
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = setting(config, key)
+    return yaml.safe_dump(shown, sort_keys=False)
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -7,9 +7,8 @@ import shutil
 import threading
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from theworld.checkpoint.on_disk import newest_whole_checkpoint
+from theworld.config.of_run import read_run_config, setting
 from theworld.errors import UserError
 from theworld.hub.access import check_write_access, explain, is_unreachable, quiet_client
 from theworld.hub.export import Snapshot, export
@@ -56,5 +55,5 @@ def push(save_folder: Path, repo: str, private: bool) -> bool:
 def run_name(save_folder: Path) -> str:
     """As the run's own configuration has it."""
     path = save_folder / "config.yaml"
-    found = OmegaConf.select(OmegaConf.load(path), "run_name") if path.is_file() else None
+    found = setting(read_run_config(path), "run_name")
     return str(found or save_folder.name)

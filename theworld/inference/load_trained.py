@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from theworld.checkpoint.on_disk import PREFIX, PRETRAINED, is_whole, list_checkpoints, newest_whole_checkpoint
+from theworld.config.of_run import read_run_config, setting
 from theworld.config.schema import FreezeConfig, ModelConfig
 from theworld.errors import UserError, first_line
 from theworld.model.auto import TheWorldConfig, TheWorldForConditionalGeneration, TheWorldProcessor
@@ -172,10 +173,7 @@ def trained_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 def draws_boxes(save_folder: Path) -> bool:
     """Whether a run's pictures had their boxes drawn; yes if its config.yaml is lost."""
-    from omegaconf import OmegaConf
-
-    path = save_folder / "config.yaml"
-    found = OmegaConf.select(OmegaConf.load(path), "train_loader.dataset.draw_bboxes") if path.is_file() else None
+    found = setting(read_run_config(save_folder / "config.yaml"), "train_loader.dataset.draw_bboxes")
     return found is None or bool(found)
 
 
