@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+OF_RANK = re.compile(r"^rank \d+: ")
 MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 EXIT_DONE = 0
@@ -34,6 +35,25 @@ class NotNow(UserError):
     """
 
     exit_code = EXIT_RUN_AGAIN
+
+
+class DamagedShard(NotNow):
+    """The remote answers, and what it gives for a shard is not what the index says.
+
+    Half of a shard may be visible for a while; the same fault at start after start is for good.
+
+    The text is all that comes out of a loader worker; it begins as :meth:`found` makes it.
+    """
+
+    @classmethod
+    def found(cls, shard: object, fault: str) -> DamagedShard:
+        """Name a shard and what is wrong with it."""
+        return cls(f"{shard}: damaged where it lies, {fault}; convert/verify.py checks the data set")
+
+    @property
+    def what(self) -> str:
+        """Shard and fault alone, the same in each process that finds it."""
+        return OF_RANK.sub("", str(self).partition(";")[0])
 
 
 class Stopped(UserError):

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from theworld.errors import NotNow
-from theworld.pulse import always, pulse
+from theworld.errors import NotNow, Stopped
+from theworld.pulse import Interrupted, always, pulse
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +30,14 @@ def patiently(attempt: Callable[[], Found], what: str, patience: float) -> Found
         patience: seconds after which the last error is passed on.
 
     Raises:
-        NotNow: it could not for so long.
+        NotNow: it could not for so long, of the class that ``attempt`` raised.
+        Stopped: in the main thread, if the run is to stop meanwhile.
     """
-    with pulse.at(f"patience for {what}", planned=always):
-        return _patiently(attempt, what, patience)
+    try:
+        with pulse.at(f"patience for {what}", planned=always, interruptible=True):
+            return _patiently(attempt, what, patience)
+    except Interrupted:
+        raise Stopped(f"stopped while waiting for {what}") from None
 
 
 def _patiently(attempt: Callable[[], Found], what: str, patience: float) -> Found:
@@ -46,7 +50,7 @@ def _patiently(attempt: Callable[[], Found], what: str, patience: float) -> Foun
         except NotNow as error:
             waited = time.monotonic() - begun
             if waited >= patience:
-                raise NotNow(f"{error}; waited for {waited:.0f} s") from error
+                raise type(error)(f"{error}; waited for {waited:.0f} s") from error
             if waited - said >= SAY_EVERY:
                 said = waited
                 log.warning("waiting for %s since %.0f s (%s)", what, waited, error)

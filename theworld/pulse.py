@@ -26,7 +26,7 @@ TRAINING = "training"
 
 
 class Interrupted(BaseException):
-    """Raised in a main thread that waits for its loader when the run is to stop. No ``Exception``: nothing that the
+    """Raised in a main thread that waits for its loader, or with patience, when the run is to stop. No ``Exception``: nothing that the
     wait goes through may take it for a fault of its own."""
 
 
@@ -90,7 +90,8 @@ class Pulse:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = self.doing
+        before, could_be_interrupted = self.doing, self.interruptible
+        self.interruptible = False
         if before.planned():
             self.moved_at = time.monotonic()
         self.doing = Doing(what, planned, detail)
@@ -102,6 +103,7 @@ class Pulse:
             if self.doing.planned():
                 self.moved_at = time.monotonic()
             self.doing = before
+            self.interruptible = could_be_interrupted
 
     def batch_done(self, batch: int | None = None) -> None:
         """A batch is over; of training, with its number, or of evaluation."""

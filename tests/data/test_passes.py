@@ -225,7 +225,7 @@ def test_a_shard_that_is_damaged_at_its_source_stops_with_one_line(
     shard.write_bytes(content)
     settings = (f"train_loader.dataset.local={tmp_path / 'cache'}", "train_loader.dataset.patience=0")
     data = open_data(smoke_config(raw_sample, broken, *settings))
-    with pytest.raises((UserError, RuntimeError), match="cannot be fetched whole"):
+    with pytest.raises((UserError, RuntimeError), match=r"damaged where it lies, .* instead of "):
         list(data.spec.dataloader)
     data.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,9 +16,10 @@ from tests.slurm.cluster import wait_until
 from theworld import patience
 from theworld.data.cache import lookahead
 from theworld.data.cache.lookahead import ShardLookahead
-from theworld.errors import EXIT_RUN_AGAIN, NotNow, UserError
+from theworld.errors import EXIT_RUN_AGAIN, NotNow, Stopped, UserError
 from theworld.model.build import load_processor
 from theworld.patience import patiently
+from theworld.pulse import WAKE, pulse
 from theworld.train.data import TrainData, build_data
 
 
@@ -48,6 +50,26 @@ def test_tried_again_with_growing_pauses_until_it_is_there(
     said = [record.message for record in caplog.records]
     assert said[0] == "waiting for shard 3 since 0 s (no answer)"
     assert 2 <= len(said) <= 4
+
+
+def test_a_stop_ends_the_wait_of_the_main_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watchdog sends this signal to it when the run is to stop."""
+
+    def away() -> None:
+        assert pulse.interruptible
+        signal.raise_signal(WAKE)
+        raise NotNow("away")
+
+    before = signal.signal(WAKE, pulse.interrupt)
+    try:
+        with pulse.at("the loader", interruptible=True):
+            with pytest.raises(Stopped, match="stopped while waiting for the store"):
+                patiently(away, "the store", 60)
+            assert pulse.interruptible, "the wait around it goes on"
+        assert not pulse.interruptible
+        signal.raise_signal(WAKE)
+    finally:
+        signal.signal(WAKE, before)
 
 
 def test_after_so_long_it_is_left_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +113,7 @@ def test_a_shard_that_is_half_visible_for_a_while(
     data = open_remote(remote, tmp_path, 60)
     with ThreadPoolExecutor(1) as reader:
         seen = reader.submit(read_pass, data)
-        wait_until(lambda: "cannot be fetched whole" in caplog.text, "the loader waits")
+        wait_until(lambda: "shard.00000.mds: damaged where it lies" in caplog.text, "the loader waits")
         shard.write_bytes(whole)
         assert len(set(seen.result())) == 26
     data.close()

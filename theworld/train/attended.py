@@ -11,13 +11,24 @@ from composer.utils import dist
 
 from theworld.checkpoint.fence import Fence
 from theworld.config.schema import Config
-from theworld.errors import EXIT_BROKEN_PROMISE, EXIT_DONE, EXIT_RUN_AGAIN, NotNow, UserError, describe
+from theworld.errors import (
+    EXIT_BROKEN_PROMISE,
+    EXIT_DONE,
+    EXIT_REQUEUE,
+    EXIT_RUN_AGAIN,
+    DamagedShard,
+    NotNow,
+    Stopped,
+    UserError,
+    describe,
+)
 from theworld.lease import Superseded
 from theworld.monitor.ends import note_end
 from theworld.monitor.prometheus import write_metrics
 from theworld.pulse import pulse
 from theworld.ranks import from_rank_zero
 from theworld.signals import StopRequest
+from theworld.train.damaged_shards import error_to_leave_with
 from theworld.train.failures_of_ranks import clear_reasons, note_reason
 from theworld.train.watchdog import Watchdog, tell, watching
 
@@ -43,7 +54,7 @@ class Attendance:
         """Do the start's work; all ranks call it. Returns its exit code and raises its errors."""
         from_rank_zero(lambda: clear_reasons(self.save_folder))
         try:
-            code = self._watched(work)
+            code = self._watched(lambda: self._judged(work))
         except Superseded:
             raise  # a newer start writes here
         except NotNow as error:
@@ -56,6 +67,17 @@ class Attendance:
             raise
         self.ended(code, "" if code == EXIT_DONE else str(self.stop.reason or "another rank's wish"))
         return code
+
+    def _judged(self, work: Callable[[], int]) -> int:
+        """The start's work. A stop before the first batch, in a wait, leaves nothing to save; what is waited for in
+        vain at start after start is an error."""
+        try:
+            return work()
+        except Stopped as stopped:
+            log.info("%s, before the first batch: %s", stopped, self.stop.reason or "another rank's wish")
+            return EXIT_REQUEUE
+        except DamagedShard as error:
+            raise error_to_leave_with(self.save_folder, self.fence, error) from error
 
     def _watched(self, work: Callable[[], int]) -> int:
         ranks = dist.get_world_size()

@@ -36,7 +36,7 @@ from streaming.base.world import World
 from theworld.data.cache.attempt_folder import attempt_of
 from theworld.data.cache.snapshot import Snapshot
 from theworld.data.cache.space import make_room
-from theworld.errors import NotNow, UserError, first_line
+from theworld.errors import DamagedShard, NotNow, UserError, first_line
 from theworld.files import make_private, own_temporary
 from theworld.patience import patiently
 
@@ -145,7 +145,7 @@ class SnapshotStream(Stream):
             Bytes that the cache grew by.
 
         Raises:
-            NotNow: it could not be fetched whole for as long as patience lasts.
+            NotNow: it could not be fetched whole for as long as patience lasts; DamagedShard where the remote answers.
             UserError: the cache's disk is too small.
         """
         return patiently(lambda: self._prepare_now(shard), f"shard {shard.file_pairs[0][0].basename}", self.patience)
@@ -175,7 +175,7 @@ class SnapshotStream(Stream):
         raw, zipped = shard.file_pairs[0]
         if final.is_file():
             if final.stat().st_size != raw.bytes:
-                raise NotNow(f"{final}: has {final.stat().st_size} bytes instead of {raw.bytes}; put it back")
+                raise DamagedShard.found(final, f"{final.stat().st_size} bytes instead of {raw.bytes}")
             return 0
         if zipped is not None and Path(self.local, self.split, zipped.basename).is_file():
             return super().prepare_shard(shard)
@@ -209,6 +209,8 @@ class SnapshotStream(Stream):
                         make_room(Path(self.local), needed, self.cache_limit)
                     self._fetch_once(original, final)
                     return
+                except DamagedShard:
+                    raise
                 except Exception as error:  # each store has errors of its own
                     full = error
                     if not (isinstance(error, OSError) and error.errno == NO_SPACE):
@@ -243,11 +245,33 @@ class SnapshotStream(Stream):
             # What Streaming fills in for streams that are members of a dataset.
             stream.apply_default({"split": None, "validate_hash": usable_hash(zipped or raw)})
             staged = Path(staging, self.split, raw.basename)
-            stream.prepare_shard(shard)
+            fetched = zipped or raw
+            try:
+                stream.prepare_shard(shard)
+            except Exception:  # each store has errors of its own
+                fault = difference(Path(staging, self.split, fetched.basename), fetched)
+                if fault is not None:
+                    raise DamagedShard.found(f"{self.remote}/{fetched.basename}", fault) from None
+                raise
             if staged.stat().st_size != raw.bytes:
-                raise ValueError(f"{staged.stat().st_size} bytes instead of {raw.bytes}")
+                raise DamagedShard.found(
+                    f"{self.remote}/{fetched.basename}", f"{staged.stat().st_size} bytes instead of {raw.bytes}"
+                )
             final.parent.mkdir(parents=True, exist_ok=True)
             os.replace(staged, final)
+
+
+def difference(path: Path, expected: FileInfo) -> str | None:
+    """How a file that was fetched is not what the index says; None if it is, or was not fetched at all."""
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    if len(content) != expected.bytes:
+        return f"{len(content)} bytes instead of {expected.bytes}"
+    algorithm = usable_hash(expected)
+    if algorithm is None or get_hash(algorithm, content) == expected.hashes[algorithm]:
+        return None
+    return f"{algorithm} {get_hash(algorithm, content)} instead of {expected.hashes[algorithm]}"
 
 
 def usable_hash(file: FileInfo) -> str | None:
