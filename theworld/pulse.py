@@ -26,8 +26,8 @@ TRAINING = "training"
 
 
 class Interrupted(BaseException):
-    """Raised in a main thread that waits for its loader, or with patience, when the run is to stop. No ``Exception``: nothing that the
-    wait goes through may take it for a fault of its own."""
+    """Raised in a main thread that waits for its loader, or with patience, when the run is to stop. No ``Exception``:
+    nothing that the wait goes through may take it for a fault of its own."""
 
 
 def nothing() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,17 @@ def starts_so_far(save_folder: Path) -> tuple[int, int]:
     return len(starts), sum(int(start.get("steps_lost", 0)) for start in starts)
 
 
-def write_config(config: Config, save_folder: Path) -> None:
-    """``config.yaml`` in the save folder: the resolved configuration, secrets left out."""
+def write_config(config: Config, save_folder: Path, kept: dict[str, Any] | None = None) -> None:
+    """``config.yaml`` in the save folder: the resolved configuration, secrets left out. Rank 0 writes.
+
+    Args:
+        config: of the run.
+        save_folder: of the run.
+        kept: settings of ``train_loader.dataset`` that are in force instead of the configuration's.
+    """
     if dist.get_global_rank() != 0:
         return
+    dataset = replace(config.train_loader.dataset, **(kept or {}))
+    config = replace(config, train_loader=replace(config.train_loader, dataset=dataset))
     save_folder.mkdir(parents=True, exist_ok=True)
     write_text(save_folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(without_secrets(asdict(config)))))

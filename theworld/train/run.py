@@ -20,9 +20,6 @@ from theworld.checkpoint.fence import Fence, hold
 from theworld.checkpoint.on_disk import (
     Checkpoint,
     clear_half_saves,
-    list_checkpoints,
-    newest_start_saved,
-    newest_whole_checkpoint,
 )
 from theworld.checkpoint.optimizer_state import check_optimizer
 from theworld.checkpoint.saver import WholeCheckpointSaver
@@ -31,9 +28,8 @@ from theworld.config.schema import Config
 from theworld.data.batches.expectation import Expectation, promised_samples, remember
 from theworld.data.cache.streaming_internals import check_streaming
 from theworld.disk_space import full_disk_as_one_line
-from theworld.errors import EXIT_REQUEUE, NotNow, Stopped, UserError
+from theworld.errors import EXIT_REQUEUE, NotNow, Stopped
 from theworld.model.build import load_processor
-from theworld.patience import patiently
 from theworld.plain_text import hiding
 from theworld.pulse import pulse
 from theworld.ranks import from_rank_zero
@@ -58,14 +54,16 @@ from theworld.train.callbacks.pass_length import PassLength, announce
 from theworld.train.callbacks.preemption import Preemption, any_rank_wants_to_stop
 from theworld.train.callbacks.randomness import restore_random_states
 from theworld.train.callbacks.run_figures import Heartbeat, RunFigures
+from theworld.train.callbacks.settings_in_force import SettingsInForce
 from theworld.train.check_training import check_training
 from theworld.train.compilation import prepare_compilation
 from theworld.train.composer_model import ComposerTheWorld
 from theworld.train.data import TrainData
 from theworld.train.failures import last_step
+from theworld.train.find_start import find_start
 from theworld.train.fit_memory import fit_memory, memory_errors_as_one_line, smallest_gpu
 from theworld.train.host_memory import checkpoint_mapped, on_gpu
-from theworld.train.hub_sync import CheckpointUploads, check_hub, fetch_from_hub, write_pretrained
+from theworld.train.hub_sync import CheckpointUploads, check_hub, write_pretrained
 from theworld.train.killed_workers import killed_workers_as_one_line
 from theworld.train.memory import MemoryOfRun
 from theworld.train.parallelism import gradients_as_buckets, prepare_parallelism
@@ -141,14 +139,7 @@ def train(config: Config, stop: StopRequest | None = None) -> int:
 def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence) -> int:
     """The same, in a save folder that this start holds."""
     check_hub(config)
-    fetched, load_path = fetch_from_hub(config, save_folder)
-    # The history may have come with it; and where it is lost, the checkpoints know of starts too.
-    patience = config.train_loader.dataset.patience
-    saved_by = partial(patiently, partial(newest_start_saved, save_folder), "the checkpoints", patience)
-    fence.move_above(lambda: max(newest_attempt(save_folder), saved_by()))
-    resume = find_resume(config, save_folder, fetched)
-    if resume is not None:
-        load_path = str(resume.path)
+    resume, load_path = find_start(config, save_folder, fence)
     saved = read_saved_weights(load_path, config.trust_checkpoints) if load_path else None
     if saved is not None:
         pin_bases(config.model, saved)
@@ -288,6 +279,7 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
             steps,
             ledger,
             PaddingShare(),
+            SettingsInForce(dataset, partial(write_config, config, run.save_folder), run.fence),
             saver,
             RunFigures(dataset, length, saver, uploads, steps, report, *starts_so_far(run.save_folder)),
         ],
@@ -368,31 +360,3 @@ def run_trainer(trainer: Trainer, saver: WholeCheckpointSaver, preemption: Preem
 def log_resume(resume: Checkpoint, lost: int, attempt: int) -> None:
     """Say where the run goes on and what the stop cost."""
     log.info("attempt %d resumes from %s after batch %d; %d steps were lost", attempt, resume.path, resume.batch, lost)
-
-
-def find_resume(config: Config, save_folder: Path, fetched: Path | None = None) -> Checkpoint | None:
-    """The checkpoint to go on from, the same on all ranks: rank 0 looks.
-
-    Args:
-        config: the run.
-        save_folder: of the run.
-        fetched: a checkpoint that has just come from the Hub.
-
-    Raises:
-        UserError: the run is to begin anew where the checkpoints of another lie, which later starts would go on from.
-        NotNow: the newest cannot be read.
-    """
-    if not config.autoresume and fetched is None and list_checkpoints(save_folder):
-        raise UserError(
-            f"autoresume: false, but {save_folder} holds the checkpoints of an earlier run; set another save_folder, "
-            "or autoresume=true to go on with that run"
-        )
-    if not config.autoresume and fetched is None:
-        return None
-    return from_rank_zero(
-        lambda: patiently(
-            lambda: newest_whole_checkpoint(save_folder),
-            "the newest checkpoint",
-            config.train_loader.dataset.patience,
-        )
-    )

@@ -61,6 +61,15 @@ class Shuffle:
     """Samples of a part among which one is drawn."""
     mixing: int = WINDOW
 
+    def settings(self) -> dict[str, Any]:
+        """By the names that they have in the YAML's ``train_loader.dataset``."""
+        return {
+            "shuffle": self.enabled,
+            "shuffle_seed": self.seed,
+            "num_canonical_nodes": self.num_canonical_nodes,
+            "shuffle_block_size": self.block_size,
+        }
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "enabled": self.enabled,
