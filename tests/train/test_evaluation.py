@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,10 +13,12 @@ from tests.helpers.tensorboard import logged
 from theworld.config.schema import Config
 from theworld.data.batches.collate import Collator
 from theworld.data.batches.sample_encoder import SampleEncoder
+from theworld.data.cache.snapshot import Generation, Snapshot
 from theworld.data.samples import decode_sample
 from theworld.data.shards.convert import convert
 from theworld.errors import UserError
 from theworld.model.build import load_model, load_processor
+from theworld.train.eval_series import eval_facts
 from theworld.train.run import train
 
 
@@ -77,3 +80,39 @@ def test_missing_held_out_set_is_one_line(raw_sample: Path, mds_sample: Path, tm
     config = held_out_config(raw_sample, tmp_path, f"train_loader.dataset.remote={mds_sample}")
     with pytest.raises(UserError, match=r"eval_loader\.dataset\.remote: no folder"):
         train(config)
+
+
+def test_a_set_that_has_grown_is_a_series_of_its_own(
+    raw_sample: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = held_out_config(raw_sample, tmp_path, "eval_interval=1ba", "max_duration=1ba", "convert.num_samples=18")
+    convert(config.convert)
+    assert train(config) == 0
+    mds = tmp_path / "mds-eval"
+    before = json.loads((mds / "manifest.json").read_text())["samples"]
+    convert(held_out_config(raw_sample, tmp_path).convert)
+    after = json.loads((mds / "manifest.json").read_text())["samples"]
+    assert before < after
+    longer = ("eval_interval=1ba", "max_duration=2ba")
+    with caplog.at_level("INFO"):
+        assert train(held_out_config(raw_sample, tmp_path, *longer)) == 0
+    said = f"has {after} samples, and had {before} when the run began: its values go on as metrics/eval-{after}"
+    assert caplog.text.count(said) == 1
+    assert list(logged(tmp_path / "run", "metrics/eval/AnswerLoss")) == [1]
+    assert list(logged(tmp_path / "run", f"metrics/eval-{after}/AnswerLoss")) == [2]
+
+
+def test_a_series_is_of_one_set() -> None:
+    def set_of(*sizes: int) -> Snapshot:
+        parts = [Generation(f"gen-{number:05d}", size, 1, f"{size}") for number, size in enumerate(sizes)]
+        return Snapshot("mds-eval", tuple(parts), ())
+
+    starts: list[dict[str, Any]] = [{"launch": 1}]
+    series = []
+    for held_out in (set_of(10), set_of(10), set_of(10, 5), set_of(8, 7), set_of(10), set_of(10, 5)):
+        facts = eval_facts(held_out, starts)
+        starts.append({"launch": len(starts) + 1, "eval": facts})
+        series.append(facts["series"])
+    assert series[:3] == ["eval", "eval", "eval-15"]
+    assert series[3].startswith("eval-15-"), "as many samples, but others"
+    assert series[4:] == ["eval", "eval-15"]

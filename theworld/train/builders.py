@@ -86,14 +86,14 @@ def build_evaluation(config: Config, processor: TheWorldProcessor, with_latents:
     )
 
 
-def build_evaluator(config: Config, held_out: TrainData | None) -> Evaluator | None:
-    """Composer's evaluator: loss and token accuracy over the answers."""
+def build_evaluator(config: Config, held_out: TrainData | None, series: str) -> Evaluator | None:
+    """Composer's evaluator: loss and token accuracy over the answers, logged under the name of their series."""
     if held_out is None:
         return None
     batches = math.ceil(held_out.dataset.snapshot.samples / config.global_train_batch_size)
     wanted = config.eval_subset_num_batches
     return Evaluator(
-        label="eval",
+        label=series,
         dataloader=held_out.spec,
         # The loader has no length, and Composer would not start an evaluation without one.
         subset_num_batches=batches if wanted < 0 else min(wanted, batches),

@@ -21,8 +21,18 @@ from theworld.train.data import TrainData
 log = logging.getLogger(__name__)
 
 
-def attempt_facts(config: Config, data: TrainData, resume: Checkpoint | None, lost: int) -> dict[str, Any]:
-    """What ``launches.jsonl`` records of a start; ``lost``: steps that were done before and are not in ``resume``."""
+def attempt_facts(
+    config: Config, data: TrainData, resume: Checkpoint | None, lost: int, held_out: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What ``launches.jsonl`` records of a start.
+
+    Args:
+        config: of the run.
+        data: to train on.
+        resume: what the start goes on from.
+        lost: steps that were done before and are not in ``resume``.
+        held_out: of the evaluation set (:func:`~theworld.train.eval_series.eval_facts`), if there is one.
+    """
     facts = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "resumed_from": resume.path.name if resume else None,
@@ -32,6 +42,7 @@ def attempt_facts(config: Config, data: TrainData, resume: Checkpoint | None, lo
         "samples": data.dataset.snapshot.samples,
         "expected_samples": config.train_loader.expected_samples,
         **progress_facts(config, data.dataset.snapshot),
+        **({"eval": held_out} if held_out else {}),
     }
     return without_secrets(facts)
 

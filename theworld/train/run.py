@@ -59,6 +59,7 @@ from theworld.train.check_training import check_training
 from theworld.train.compilation import prepare_compilation
 from theworld.train.composer_model import ComposerTheWorld
 from theworld.train.data import TrainData
+from theworld.train.eval_series import eval_facts
 from theworld.train.failures import last_step
 from theworld.train.find_start import find_start
 from theworld.train.fit_memory import fit_memory, memory_errors_as_one_line, smallest_gpu
@@ -80,6 +81,7 @@ class Run:
     """A start of a run, all parts built.
 
     Attributes:
+        eval_series: the name that evaluations are logged under.
         load_path: checkpoint to load, of this machine; None: begin with the base models.
         resume: that checkpoint, if it is the run's own and the run goes on from it.
     """
@@ -90,6 +92,7 @@ class Run:
     weights: Weights
     data: TrainData
     held_out: TrainData | None
+    eval_series: str
     expectation: Expectation
     load_path: str | None
     resume: Checkpoint | None
@@ -149,7 +152,9 @@ def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence)
     try:
         check_room_for_batches([one for one in (data, held_out) if one is not None])
         snapshot = data.dataset.snapshot
-        expectation = from_rank_zero(lambda: remember(config, earlier_starts(save_folder), snapshot))
+        starts = from_rank_zero(lambda: earlier_starts(save_folder))
+        expectation = from_rank_zero(lambda: remember(config, starts, snapshot))
+        of_evaluation = eval_facts(held_out.dataset.snapshot, starts) if held_out else None
         from_rank_zero(lambda: expectation.samples(snapshot))  # if it cannot be told, one line for all ranks
         announce(data.dataset, expectation)
         needs_vae = any(one is not None and one.dataset.latents is None for one in (data, held_out))
@@ -163,14 +168,27 @@ def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence)
             weights.take_from(saved, new_stage=resume is None and config.load_weights_only)
         done_before = from_rank_zero(lambda: last_step(save_folder)[1])  # the last line of each rank's file
         lost = max(0, done_before - (resume.batch if resume else 0))
-        record_attempt(save_folder, fence.launch, attempt_facts(config, data, resume, lost))
+        record_attempt(save_folder, fence.launch, attempt_facts(config, data, resume, lost, of_evaluation))
         if resume:
             log_resume(resume, lost, fence.launch)
         write_config(config, save_folder)
         write_pretrained(save_folder, model.model, processor)
         with memory_errors_as_one_line(config), full_shared_memory_as_one_line():
             return fit(
-                Run(config, save_folder, model, weights, data, held_out, expectation, load_path, resume, fence, stop)
+                Run(
+                    config,
+                    save_folder,
+                    model,
+                    weights,
+                    data,
+                    held_out,
+                    of_evaluation["series"] if of_evaluation else "",
+                    expectation,
+                    load_path,
+                    resume,
+                    fence,
+                    stop,
+                )
             )
     finally:
         data.close()
@@ -261,7 +279,7 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
         model=run.model,
         train_dataloader=run.data.spec,
         train_subset_num_batches=length.batches,
-        eval_dataloader=build_evaluator(config, run.held_out),
+        eval_dataloader=build_evaluator(config, run.held_out, run.eval_series),
         eval_interval=config.eval_interval if run.held_out else 1,
         max_duration=config.max_duration,
         optimizers=build_optimizer(config, run.model),

@@ -1,4 +1,4 @@
-"""A pass keeps the shuffle that it was begun with; ``config.yaml`` says what is in force, where the YAML has changed."""
+"""A pass keeps the shuffle that it was begun with; ``config.yaml`` says what is in force if the YAML is another."""
 
 from __future__ import annotations
 
