@@ -1,8 +1,8 @@
 """The whole road on the built-in sample: python recipes/demo.py [FOLDER]
 
 Half of the download is there: convert, train. More arrives: convert again. The trainer is killed in the middle, started
-again with the same command, takes up what is new and finishes. At the end the audit, and a short table. The folder
-(default: demo) is made anew.
+again with the same command, takes up what is new and finishes. At the end the audit, a page of the samples, one of the
+run, and a short table. The folder (default: demo) is made anew.
 """
 
 from __future__ import annotations
@@ -52,7 +52,11 @@ def main(argv: list[str]) -> int:
     step("Train: the same command again", train)
     audit = [*python, "recipes/audit.py", str(run.resolve()), str(mds.resolve())]
     step("Audit: every sample exactly once?", audit)
+    page = (folder / "preview.html").resolve()
+    preview = [*python, "convert/preview.py", str(mds.resolve()), "--yaml", settings[0], "--html", str(page)]
+    step("A page of the samples", preview)
     print_table(run, begun)
+    print(f"\nlook at the samples  {page.as_uri()}\nand at the run       {(run / 'report.html').resolve().as_uri()}")
     return 0
 
 

@@ -181,4 +181,4 @@ def test_five_hundred_samples(tmp_path: Path, browser: Chrome) -> None:
     browser.execute_script("document.querySelector('#sample-500').scrollIntoView()")
     last = browser.find_element(By.CSS_SELECTOR, "#sample-500 img")
     browser.execute_async_script("const done = arguments[1]; arguments[0].decode().then(done)", last)
-    assert last.get_property("naturalWidth") == 40 + int(last.get_attribute("alt").split()[2], 16) % 7
+    assert last.get_property("naturalWidth") == 40 + int((last.get_attribute("alt") or "").split()[2], 16) % 7

@@ -28,6 +28,14 @@ def test_demo_converts_trains_is_killed_resumes_grows_and_is_exact(tmp_path: Pat
     checkpoint = re.search(r"^checkpoint +(.+)$", done.stdout, re.MULTILINE)
     assert checkpoint
     assert (ROOT / checkpoint[1]).is_file()
+    # The trainer has written its page by itself.
+    report = (folder / "run" / "report.html").read_text(encoding="utf-8")
+    assert "<title>run: finished</title>" in report
+    assert '<tr><th>exactly once</th><td class="good">yes</td></tr>' in report
+    assert "killed, or crashed" in report
+    assert (folder / "preview.html").read_text(encoding="utf-8").count('class="sample"') == 24
+    for page in (folder / "preview.html", folder / "run" / "report.html"):
+        assert page.as_uri() in done.stdout
 
 
 @pytest.mark.slow

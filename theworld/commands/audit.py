@@ -13,15 +13,12 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from theworld import cli
-from theworld.audit import Audit, DataSet, GenerationIds, JsonIds, PassReport, audit
+from theworld.audit import Audit, PassReport
 from theworld.cli import say
-from theworld.config.of_run import read_run_config, setting
-from theworld.data.shards.ids import data_set_ids, ids_in_json
-from theworld.errors import UserError
 from theworld.files import write_json
+from theworld.run_audit import audit_run
 
 SHOWN = 5
 
@@ -32,41 +29,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("data_set", metavar="MDS", nargs="?", help="the data set (default: the one in config.yaml)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the verdicts and what they rest on")
     given = parser.parse(argv)
-    if not given.save_folder.is_dir():
-        raise UserError(f"{given.save_folder}: no such folder")
-    config = read_run_config(given.save_folder / "config.yaml")
-    data_set = read_data_set(given.data_set) if given.data_set else configured_data_set(config)
-    result = audit(given.save_folder, data_set, configured_json(config))
+    result = audit_run(given.save_folder, given.data_set)
     print_audit(result)
     if given.json is not None:
         write_json(given.json, result.as_json(), indent=1)
     return result.exit_code
-
-
-def configured_data_set(config: dict[str, Any]) -> DataSet:
-    """The data set that the run was configured with; one that is out of reach leaves its verdict unchecked."""
-    section = "train_loader.dataset"
-    where = setting(config, f"{section}.remote") or setting(config, f"{section}.local")
-    if where is None:
-        return DataSet(None, "config.yaml names no data set")
-    split = setting(config, f"{section}.split")
-    try:
-        return read_data_set(f"{where}/{split}" if split else str(where))
-    except UserError as error:
-        return DataSet(None, str(error))
-
-
-def read_data_set(where: str) -> DataSet:
-    return DataSet([GenerationIds(one.name, one.fingerprint, one.ids) for one in data_set_ids(where)])
-
-
-def configured_json(config: dict[str, Any]) -> JsonIds:
-    """The ids that the run's JSON names, if that is a file here."""
-    where = setting(config, "convert.json")
-    if where is None or not Path(str(where)).is_file():
-        return JsonIds(None, f"{where} is not a file here" if where else "config.yaml names no convert.json")
-    holdout = setting(config, "convert.holdout")
-    return JsonIds(ids_in_json(Path(str(where)), holdout if isinstance(holdout, float) else 0.0))
 
 
 def print_audit(result: Audit) -> None:

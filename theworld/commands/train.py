@@ -6,16 +6,21 @@ Exit code 0: done, 1: the run has failed, 2: bad input or configuration, 75: sav
 reach now, run it again later, 85: stopped on a signal, saved, wants to be started again.
 """
 
+import logging
 import os
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 
 from theworld import cli
 from theworld.config.load import load_config
 from theworld.config.schema import Config
+from theworld.errors import EXIT_DONE, UserError, describe
 from theworld.model.check_model import check_model_config
 from theworld.signals import StopRequest
 from theworld.train.check_training import check_training
+
+log = logging.getLogger(__name__)
 
 TRAINING = [field.name for field in fields(Config) if field.name not in ("convert", "download")]
 
@@ -47,7 +52,24 @@ def prepare_and_train(settings: list[str], stop: StopRequest) -> int:
     with stop.held_back():
         from theworld.train.run import train
 
-    return train(config, stop)
+    code = train(config, stop)
+    if code == EXIT_DONE and config.report and cli.rank() == 0:
+        leave_report(Path(str(config.save_folder)))
+    return code
+
+
+def leave_report(save_folder: Path) -> None:
+    """The page of a run that has ended. What is wrong with it does not make the run a failed one."""
+    from theworld.pages.page_file import write_page
+    from theworld.pages.run_page import run_page
+
+    path = save_folder / "report.html"
+    try:
+        write_page(path, run_page(save_folder))
+    except (UserError, OSError) as error:
+        log.warning("no report: %s", describe(error))
+    else:
+        log.info("report: %s", path)
 
 
 command = partial(cli.run, main, in_ranks=True)

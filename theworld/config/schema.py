@@ -306,6 +306,8 @@ class Config:
     a run has uploaded to."""
     load_weights_only: bool = False
     """With load_path: take its weights, but start a new run."""
+    report: bool = True
+    """A run that has ended writes ``report.html``, its page, to the save_folder."""
     trust_checkpoints: bool = False
     """Read checkpoints on disk with everything in them, code included, and whoever owns them; false: as data only, and
     only files of your own or of root that not everybody may write."""

@@ -11,8 +11,13 @@ UNKNOWN = "-"
 
 def as_lines(status: RunStatus) -> str:
     """What :func:`~theworld.monitor.run_status.read_status` found, a figure a line."""
+    return "\n".join(f"{name:<11} {text}" for name, text in as_rows(status))
+
+
+def as_rows(status: RunStatus) -> list[tuple[str, str]]:
+    """The same as names and texts."""
     told = status.figures
-    rows = [
+    return [
         ("state", status.state + (f" ({status.why})" if status.why else "")),
         ("start", start_line(status)),
         ("place", place_line(told)),
@@ -32,7 +37,6 @@ def as_lines(status: RunStatus) -> str:
         ),
         ("disk", f"{size(status.disk_free_bytes)} left"),
     ]
-    return "\n".join(f"{name:<11} {text}" for name, text in rows)
 
 
 def start_line(status: RunStatus) -> str:
