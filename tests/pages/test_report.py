@@ -15,6 +15,7 @@ from selenium.webdriver.common.by import By
 from torch.utils.tensorboard import SummaryWriter
 
 from tests.conftest import smoke_config
+from theworld.checkpoint.on_disk import list_checkpoints
 from theworld.commands.report import main
 from theworld.commands.train import leave_report
 from theworld.errors import UserError
@@ -70,8 +71,10 @@ def test_the_page_says_what_the_files_say(run: Path, tmp_path: Path) -> None:
     assert page.count("exit code 0") == 1
     for title in ("Loss", "Learning rate", "Gradient norm before clipping", "Padding"):
         assert f'aria-label="{title}"' in page
-    for checkpoint in ("ep0-ba2-rank0.pt", "ep1-ba4-rank0.pt"):
-        assert f"<td>{checkpoint}</td>" in page
+    saved = list_checkpoints(run)
+    assert len(saved) == 2
+    for checkpoint in saved:
+        assert f"<td>{checkpoint.path.name}</td>" in page
     assert "global_train_batch_size: 8" in page
     assert main([str(run), "--no-audit", "--html", str(tmp_path / "page.html")]) == 0
     assert "Exactly once?" not in (tmp_path / "page.html").read_text(encoding="utf-8")
