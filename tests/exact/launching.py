@@ -108,6 +108,13 @@ class Run:
         return True
 
 
+def ranks_of(trainer: Process) -> list[psutil.Process]:
+    """The ranks, without launcher and loader workers."""
+    children = psutil.Process(trainer.pid).children()
+    ranks = [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+    return sorted(ranks, key=lambda rank: rank.pid)
+
+
 def stop(trainer: Process, number: signal.Signals) -> int:
     """Send a signal: SIGKILL to launcher, ranks and workers at once, another one to the launcher, which ends its ranks.
 

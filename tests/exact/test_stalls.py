@@ -13,9 +13,9 @@ from typing import Any
 
 import psutil
 import pytest
-from launching import ROOT, Run
+from launching import ROOT, SMOKE, Run, ranks_of
 
-from tests.helpers.launcher import LONGEST, Process, ended
+from tests.helpers.launcher import LONGEST, ended
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
 
@@ -26,13 +26,6 @@ SETTINGS = [
     "train_loader.prefetch_factor=1",
     "watchdog={warn: 3, abort: 500}",
 ]
-
-
-def ranks_of(trainer: Process) -> list[psutil.Process]:
-    """The ranks, without launcher and loader workers."""
-    children = psutil.Process(trainer.pid).children()
-    ranks = [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
-    return sorted(ranks, key=lambda rank: rank.pid)
 
 
 def worker_of(rank: psutil.Process) -> psutil.Process:
@@ -114,15 +107,23 @@ def test_a_stopped_rank_ends_the_run_at_a_stop_or_at_the_limit_with_exit_code_75
         "asked to stop (SIGTERM), but no checkpoint can be saved without rank 1, which gives no sign of life" in error
     )
 
-    trainer = run.start(2, "watchdog.abort=15")
-    assert run.wait_for_batches(trainer, 5), run.output
-    ranks_of(trainer)[1].send_signal(signal.SIGSTOP)
-    assert ended(trainer) == 75, run.output
-    assert "(most recent call first)" in run.output, "the stacks"
-    (error,) = errors_of(run)
-    assert "waiting for rank 1, which gives no sign of life" in error
     found = status(run)
     assert (found["state"], found["last_end"]["exit_code"], found["preemptions"]) == ("stopped", 75, 0)
+
+    # Rank 0 this time: the launcher has to kill it, and its exit code is then the kill's.
+    trainer = run.start(2, "watchdog.abort=40")
+    assert run.wait_for_batches(trainer, 5), run.output
+    ranks_of(trainer)[0].send_signal(signal.SIGSTOP)
+    code = ended(trainer)
+    assert code not in (0, 75), run.output
+    assert "(most recent call first)" in run.output, "the stacks"
+    (error,) = errors_of(run)
+    assert error.startswith("error: rank 1: no batch for")
+    assert "waiting for rank 0, which gives no sign of life" in error
+    asked = [sys.executable, "recipes/after_crash.py", str(code), SMOKE, f"save_folder={run.save_folder}"]
+    told = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert "waiting for rank 0, which gives no sign of life" in told.stdout
+    assert not (run.save_folder / "failures.jsonl").exists()
 
     assert run.train(2) == 0, run.output
     assert audited(run).returncode == 0

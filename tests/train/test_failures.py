@@ -35,6 +35,20 @@ def test_the_oldest_reason_that_is_no_echo_counts(tmp_path: Path) -> None:
     assert first_reason(tmp_path) is None
 
 
+def test_what_a_watchdog_ends_is_no_crash_whatever_the_exit_code(tmp_path: Path) -> None:
+    """Rank 0, which stood still, was killed by the launcher; rank 1's watchdog has ended the run."""
+    for _ in range(9):
+        note_reason(tmp_path, 2, ECHO)
+        note_reason(tmp_path, 1, "no batch for 900 s: waiting for rank 0, which gives no sign of life", stall=True)
+        verdict = judge(tmp_path, 137, first_pause=40)
+        assert (verdict.again, verdict.pause) == (True, 40)
+        assert verdict.line.startswith("rank 1: no batch for 900 s: waiting for rank 0")
+    assert not (tmp_path / "failures.jsonl").exists()
+    note_reason(tmp_path, 2, "ValueError: the cause")
+    note_reason(tmp_path, 1, "no batch for 900 s", stall=True)
+    assert judge(tmp_path, 137).line.startswith("failed after batch 0: rank 2: ValueError: the cause")
+
+
 def crash(folder: Path, batch: int) -> Verdict:
     """A start that has come so far and died."""
     line = json.dumps({"launch": 1, "resumed_batch": batch})

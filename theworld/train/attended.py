@@ -109,7 +109,7 @@ class Attendance:
 
     def ended_by_watchdog(self, reason: str) -> None:
         """The same where the main thread hangs; called in another."""
-        note_reason(self.save_folder, self.rank, reason)
+        note_reason(self.save_folder, self.rank, reason, stall=True)
         if self.fence.lease is not None:
             note_end(self.save_folder, self.fence.launch, EXIT_RUN_AGAIN, reason)
             self.fence.lease.release()

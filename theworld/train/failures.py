@@ -13,7 +13,7 @@ from theworld.disk_space import free_space, is_full
 from theworld.errors import EXIT_REQUEUE, EXIT_RUN_AGAIN
 from theworld.files import append_line, last_json_line, read_json_lines
 from theworld.lease import FOLDER, Process, newest_holder
-from theworld.train.failures_of_ranks import clear_reasons, first_reason
+from theworld.train.failures_of_ranks import clear_reasons, ended_by_stall, first_reason
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def last_step(save_folder: Path) -> tuple[int, int]:
 def judge(save_folder: Path, exit_code: int, first_pause: float = FIRST_PAUSE) -> Verdict:
     """Record the crash that just happened and say whether to start again.
 
-    What the trainer left by itself to be started again (75, 85) is no crash, and is not counted.
+    What the trainer left by itself to be started again (75, 85), or a watchdog did, is no crash, and is not counted.
 
     Args:
         save_folder: of the run.
@@ -61,8 +61,12 @@ def judge(save_folder: Path, exit_code: int, first_pause: float = FIRST_PAUSE) -
         return Verdict(True, f"exit code {exit_code} is not a crash; starting again")
     attempt, batch = last_step(save_folder)
     checkpoint = next((one.batch for one in list_checkpoints(save_folder)), 0)
-    reason = first_reason(save_folder) or f"exit code {exit_code}"
+    reason, stall = first_reason(save_folder) or f"exit code {exit_code}", ended_by_stall(save_folder)
     clear_reasons(save_folder)
+    if stall:
+        # A rank that stands still has to be killed, and where that is rank 0 the launcher's exit code is its kill's.
+        told = f"{reason}: no crash, although the exit code is {exit_code}; starting again in {int(first_pause)} s"
+        return Verdict(True, told, int(first_pause))
     path = save_folder / "failures.jsonl"
     record: dict[str, Any] = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
