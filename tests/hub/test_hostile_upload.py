@@ -14,12 +14,15 @@ import pytest
 from hub_double import HubDouble
 from hub_run import REPO
 from huggingface_hub import HfApi
+from PIL import Image
 
 from tests.conftest import smoke_config
 from theworld.config.hub_url import Place
 from theworld.errors import UserError
 from theworld.hub.export import Snapshot, export
 from theworld.hub.resume import fetch_checkpoint
+from theworld.inference.answering import Answerer, Asked
+from theworld.inference.load_trained import load_trained
 from theworld.train.run import train
 
 Client = Callable[[], HfApi]
@@ -108,6 +111,43 @@ def fetch(hub: HubDouble, client: Client, files: Files, run: Path, lines: list[s
     except UserError as error:
         lines.append(str(error))
         return None
+
+
+def changed_model(files: Files, ran: Path, chance: random.Random) -> Iterator[tuple[str, bytes]]:
+    """A file of the model, of its processor or tokenizer, and what a stranger may have made of it."""
+    code = CODE.format(ran=str(ran))
+    for name in sorted(name for name in files if "/" not in name and name.endswith((".json", ".jinja"))):
+        content = files[name]
+        for other in (b"", b"[" * DEPTH, b"7", content[: len(content) // 2]):
+            yield name, other
+        if name.endswith(".json"):
+            places = [place for place in leaves(json.loads(content)) if len(place) <= 3]
+            for place in chance.sample(places, min(6, len(places))):
+                yield name, with_value(content, place, chance.choice(odd_values(ran)))
+    yield "chat_template.jinja", b"{{ cycler.__init__.__globals__." + code.encode() + b" }}"
+    yield "chat_template.jinja", b"{% for i in range(999999999) %}x{% endfor %}"
+    remote = json.loads(files["config.json"]) | {"auto_map": {"AutoConfig": "own_code.Run"}}
+    yield "config.json", json.dumps(remote).encode()
+
+
+@pytest.mark.slow
+def test_a_model_of_changed_files_can_be_asked_or_is_a_line(upload: Files, tmp_path: Path) -> None:
+    ran, folder, lines = tmp_path / "ran", tmp_path / "model", []
+    question = Asked(Image.new("RGB", (64, 64)), "What is it?")
+    folder.mkdir()
+    for name, other in changed_model(upload, ran, random.Random(3)):
+        for path, content in {**upload, name: other}.items():
+            if "/" not in path:
+                (folder / path).write_bytes(content)
+        (folder / "own_code.py").write_text(CODE.format(ran=str(ran)), encoding="utf-8")
+        try:
+            Answerer(load_trained(str(folder)), max_new_tokens=2).answer([question])
+        except UserError as error:
+            lines.append(str(error))
+    assert len(lines) > 20
+    assert not any("\n" in line for line in lines)
+    assert not ran.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}
 
 
 @pytest.mark.slow

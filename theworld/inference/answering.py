@@ -76,7 +76,8 @@ class Answerer:
         if world in ("zero", "shuffled") and not has_world:
             raise UserError(f"{trained.name}: has no world tokens, so there is nothing to replace (--world {world})")
         self.processor = without_world(trained.processor) if world == "off" else trained.processor
-        self.encoder = SampleEncoder(self.processor, LONGEST)
+        with trained.faults_of_its_files():
+            self.encoder = SampleEncoder(self.processor, LONGEST)
         self.tokenizer = trained.processor.tokenizer
 
     def answer(self, asked: Sequence[Asked]) -> list[str]:
@@ -97,9 +98,10 @@ class Answerer:
     @torch.inference_mode()
     def answer_batch(self, batch: Sequence[Asked], streamer: Any = None, **settings: Any) -> list[str]:
         """Answers to questions that are asked at once; ``settings`` are ``generate``'s."""
-        inputs = self.encode(batch)
-        written = self.generate(inputs, streamer, **settings)
-        return self.texts(written[:, inputs["input_ids"].shape[1] :])
+        with self.trained.faults_of_its_files():
+            inputs = self.encode(batch)
+            written = self.generate(inputs, streamer, **settings)
+            return self.texts(written[:, inputs["input_ids"].shape[1] :])
 
     @torch.inference_mode()
     def answer_turn(self, asked: Asked, past: Past, streamer: Any = None) -> str:
@@ -107,6 +109,10 @@ class Answerer:
 
         ``past`` is this model's, of this picture; it is brought up to date.
         """
+        with self.trained.faults_of_its_files():
+            return self._answer_turn(asked, past, streamer)
+
+    def _answer_turn(self, asked: Asked, past: Past, streamer: Any) -> str:
         inputs = self.encode([asked])
         prompt = inputs["input_ids"][0].tolist()
         if past.begins(prompt):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,11 @@ import torch
 from theworld.checkpoint.on_disk import PREFIX, PRETRAINED, is_whole, list_checkpoints, newest_whole_checkpoint
 from theworld.config.of_run import read_run_config, setting
 from theworld.config.schema import FreezeConfig, ModelConfig
-from theworld.errors import UserError, first_line
+from theworld.errors import UserError, describe, first_line
 from theworld.model.auto import TheWorldConfig, TheWorldForConditionalGeneration, TheWorldProcessor
 from theworld.model.base import BUILTIN_TINY, download, fingerprint
+
+log = logging.getLogger(__name__)
 
 REPO_FILES = [
     *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
@@ -37,6 +42,34 @@ class Trained:
     """Tells weights apart: the same for the same weights, whatever the folder is called."""
     draws_boxes: bool = True
     """Whether it was trained on pictures with boxes in them."""
+    own: bool = False
+    """Whether it is from a run's save_folder; the files of other models may say anything."""
+
+    @contextmanager
+    def faults_of_its_files(self) -> Iterator[None]:
+        """What a model of somebody else's runs into, asked for the first time, comes from its files.
+
+        Raises:
+            UserError: instead of any error, unless memory is short.
+        """
+        with faults_as_one_line(self.name) if not self.own else nullcontext():
+            yield
+
+
+@contextmanager
+def faults_as_one_line(name: str) -> Iterator[None]:
+    """Any error while it is open is one of a model's files, whose values the libraries take as they are.
+
+    Raises:
+        UserError: names the model.
+    """
+    try:
+        yield
+    except (UserError, MemoryError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:
+        log.debug("%s", name, exc_info=error)
+        raise UserError(f"{name}: its files are damaged or do not go together ({describe(error)})") from error
 
 
 def load_trained(
@@ -81,16 +114,15 @@ def load_folder(where: str, folder: Path, dtype: torch.dtype) -> Trained:
     """A folder that ``from_pretrained`` reads: TheWorld or Gemma 3."""
     kind = model_type(folder)
     if kind == "gemma3":
-        return load_gemma(where, str(folder), dtype)
+        with faults_as_one_line(where):
+            return load_gemma(where, str(folder), dtype)
     if kind != TheWorldConfig.model_type:
         raise UserError(f"{where}: holds a {kind}; expected TheWorld or a Gemma 3 with vision")
-    try:
+    with faults_as_one_line(where):
         model = TheWorldForConditionalGeneration.from_pretrained(folder, dtype=dtype)
         processor = TheWorldProcessor.from_pretrained(folder)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{where}: cannot be loaded: {first_line(error)}") from error
-    assert isinstance(processor, TheWorldProcessor)
-    return Trained(model, processor, where, identity_of(model.config, fingerprint(folder)))
+        assert isinstance(processor, TheWorldProcessor)
+        return Trained(model, processor, where, identity_of(model.config, fingerprint(folder)))
 
 
 def model_type(folder: Path) -> str:
@@ -101,7 +133,7 @@ def model_type(folder: Path) -> str:
     """
     try:
         return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         what = "a run's save_folder, or a model's folder with a config.json"
         raise UserError(f"{folder}: expected {what} ({first_line(error)})") from error
 
@@ -132,7 +164,8 @@ def load_run(save_folder: Path, wanted: str | None, dtype: torch.dtype) -> Train
     name = f"{save_folder} ({checkpoint.name})"
     weights = trained_weights(checkpoint)
     model = put_on_bases(TheWorldForConditionalGeneration, weights, str(checkpoint), config, dtype=dtype)
-    return Trained(model, processor, name, identity_of(config, file_parts(checkpoint)), draws_boxes(save_folder))
+    identity = identity_of(config, file_parts(checkpoint))
+    return Trained(model, processor, name, identity, draws_boxes(save_folder), own=True)
 
 
 def find_checkpoint(save_folder: Path, wanted: str | None) -> Path:
