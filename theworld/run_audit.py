@@ -7,6 +7,7 @@ from typing import Any
 
 from theworld.audit import Audit, DataSet, GenerationIds, JsonIds, audit
 from theworld.config.of_run import read_run_config, setting
+from theworld.data.entries.hub_json import SCHEME, HubFile
 from theworld.data.shards.ids import data_set_ids, ids_in_json
 from theworld.errors import UserError
 
@@ -46,9 +47,16 @@ def read_data_set(where: str) -> DataSet:
 
 
 def configured_json(config: dict[str, Any]) -> JsonIds:
-    """The ids that the run's JSON names, if that is a file here."""
+    """The ids that the run's JSON names, if that is a file here, or was downloaded to here: it may have 30 GB, which no
+    audit fetches by itself."""
     where = setting(config, "convert.json")
-    if where is None or not Path(str(where)).is_file():
-        return JsonIds(None, f"{where} is not a file here" if where else "config.yaml names no convert.json")
+    if where is None:
+        return JsonIds(None, "config.yaml names no convert.json")
+    path: Path | None = Path(str(where))
+    if str(where).startswith(SCHEME):
+        cache = setting(config, "convert.json_cache")
+        path = HubFile.from_url(str(where), str(cache) if cache else None).copy_here()
+    if path is None or not path.is_file():
+        return JsonIds(None, f"{where} is not a file here")
     holdout = setting(config, "convert.holdout")
-    return JsonIds(ids_in_json(Path(str(where)), holdout if isinstance(holdout, float) else 0.0))
+    return JsonIds(ids_in_json(path, holdout if isinstance(holdout, float) else 0.0))

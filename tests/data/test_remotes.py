@@ -7,17 +7,15 @@ import os
 import subprocess
 import sys
 import threading
-import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.conftest import ROOT
+from tests.helpers.s3_store import s3_server, upload
 
 pytestmark = pytest.mark.slow  # each reader imports streaming
 
@@ -57,33 +55,8 @@ def error_line(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
 
 @pytest.fixture
 def s3() -> Iterator[dict[str, str]]:
-    """Environment of an S3 server with an empty bucket."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    endpoint = f"http://127.0.0.1:{port}"
-    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST")).close()
-    yield {
-        "S3_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    server.stop()
-
-
-def upload(mds: Path, environment: dict[str, str]) -> None:
-    client = boto3.client(
-        "s3",
-        endpoint_url=environment["S3_ENDPOINT_URL"],
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-        region_name="us-east-1",
-    )
-    client.create_bucket(Bucket="sets")
-    for path in mds.rglob("*"):
-        if path.is_file():
-            client.upload_file(str(path), "sets", f"spatial/{path.relative_to(mds).as_posix()}")
+    with s3_server() as environment:
+        yield environment
 
 
 def test_s3(mds_sample: Path, tmp_path: Path, s3: dict[str, str]) -> None:

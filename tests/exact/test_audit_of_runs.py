@@ -7,6 +7,7 @@ newest again, took up new samples and went on to the end.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -17,7 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import ROOT, Run, stop
+from launching import LONGEST, ROOT, Run, stop
+from omegaconf import OmegaConf
+
+from tests.helpers.s3_store import s3_server, upload
 
 pytestmark = [pytest.mark.slow, pytest.mark.dist]
 
@@ -33,12 +37,30 @@ class Folders:
     save_folder: Path
     mds: Path
 
-    def audit(self, *arguments: str) -> tuple[int, str]:
+    def audit(self, *arguments: str, **environment: str) -> tuple[int, str]:
         """The real command's exit code and what it printed."""
         command = [sys.executable, "recipes/audit.py", str(self.save_folder), *(arguments or [str(self.mds)])]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        variables = {**os.environ, **environment}
+        done = subprocess.run(
+            command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False, timeout=LONGEST
+        )
         assert "Traceback" not in done.stderr, done.stderr
         return done.returncode, done.stdout + done.stderr
+
+    def configure(self, **settings: str) -> None:
+        """Change settings of ``config.yaml``."""
+        path = self.save_folder / "config.yaml"
+        config = OmegaConf.load(path)
+        for key, value in settings.items():
+            OmegaConf.update(config, key.replace("__", "."), value)
+        OmegaConf.save(config, path)
+
+    def verdicts(self, *arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
+        """The exit code and what ``--json`` writes."""
+        path = self.save_folder / "audit.json"
+        code, printed = self.audit(*arguments, "--json", str(path), **environment)
+        assert path.is_file(), printed
+        return code, json.loads(path.read_text())
 
     def lines(self, rank: int) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.save_folder / f"ledger/rank{rank}.jsonl").read_text().splitlines()]
@@ -106,6 +128,39 @@ def test_half_of_the_ids_gone_is_seen_without_the_data_set(copy: Folders) -> Non
     code, printed = copy.audit("--json", str(copy.save_folder / "audit.json"))
     assert code == 1, printed
     assert f"the checkpoint has {SAMPLES} trained samples, the ledger" in printed
+
+
+def test_half_of_the_ids_gone_where_the_data_set_is_a_url(copy: Folders) -> None:
+    with s3_server() as environment:
+        upload(copy.mds, environment)
+        shutil.rmtree(copy.mds)
+        copy.configure(train_loader__dataset__remote="s3://sets/spatial")
+        code, found = copy.verdicts(**environment)
+        assert (code, found["exactly_once"], found["complete"]) == (0, "yes", "yes")
+        for rank in (0, 1):
+            copy.write(rank, [{**line, "ids": line["ids"][::2]} for line in copy.lines(rank)])
+        code, found = copy.verdicts(**environment)
+        assert (code, found["exactly_once"], found["complete"]) == (1, "no", "no")
+        assert (found["seen_once"], found["never_seen"]) == (SAMPLES / 2, SAMPLES / 2)
+
+
+def test_a_json_of_the_hub_counts_where_it_was_downloaded(copy: Folders, tmp_path: Path) -> None:
+    url, cache = "hf://datasets/someone/spatial/entries.json", tmp_path / "cache"
+    copy.configure(convert__json=url, convert__json_cache=str(cache))
+    code, printed = copy.audit(str(copy.mds))
+    assert code == 0, printed
+    assert f"not checked, {url} is not a file here" in printed
+    cache.mkdir()
+    seen = [name for rank in (0, 1) for line in copy.lines(rank) for name in line["ids"]]
+    for ids, verdict in ((seen, "yes"), ([*seen, "late"], "no")):
+        content = json.dumps([{"filename": name} for name in ids])
+        (cache / "entries.json").write_text(content)
+        note = {"url": url, "etag": "e", "bytes": len(content)}
+        (cache / ".entries.json.source.json").write_text(json.dumps(note))
+        code, found = copy.verdicts(str(copy.mds))
+        assert (code, found["complete_json"]) == (0, verdict)
+    (cache / "entries.json").write_text(content[:-1])
+    assert copy.verdicts(str(copy.mds))[1]["complete_json"].startswith("not checked"), "half of a download"
 
 
 def test_one_id_in_the_place_of_another_is_seen_without_the_data_set(copy: Folders) -> None:

@@ -87,6 +87,10 @@ class HubFile:
         note = read_json(self._note)
         return note is not None and note["url"] == self.url and self._has_size(note["bytes"])
 
+    def copy_here(self) -> Path | None:
+        """The file as it was downloaded before, without asking the Hub; None if it was not, or not whole."""
+        return self.path if self._downloaded() else None
+
     def _has_size(self, size: int) -> bool:
         return self.path.is_file() and self.path.stat().st_size == size
 
