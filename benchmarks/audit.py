@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,22 +34,25 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--folder", type=Path)
     given = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(dir=given.folder))
-    try:
-        ids = [f"{number:016x}" for number in np.random.default_rng(1).permutation(given.samples).tolist()]
+    code, seconds, peak = measure(given.samples, given.ranks, given.passes, given.batch, given.folder)
+    print(f"exit code {code}, {seconds:.0f} s, peak {peak:,.0f} MiB")
+    return code
+
+
+def measure(samples: int, ranks: int, passes: int, batch: int, scratch: Path | None) -> tuple[int, float, float]:
+    """The command's exit code, its seconds, and the MiB that it had in memory at most."""
+    with tempfile.TemporaryDirectory(dir=scratch) as name:
+        folder = Path(name)
+        ids = [f"{number:016x}" for number in np.random.default_rng(1).permutation(samples).tolist()]
         write_data_set(folder / "mds", ids)
-        write_run(folder / "run", ids, given.ranks, given.passes, given.batch, [generation_facts(len(ids))])
-        began = time.monotonic()
+        write_run(folder / "run", ids, ranks, passes, batch, [generation_facts(len(ids))])
+        began, peak = time.monotonic(), 0.0
         command = [sys.executable, "recipes/audit.py", str(folder / "run"), str(folder / "mds")]
-        with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}) as command_running:
-            peak = 0.0
-            while command_running.poll() is None:
-                peak = max(peak, peak_of(command_running.pid))
+        with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}) as running:
+            while running.poll() is None:
+                peak = max(peak, peak_of(running.pid))
                 time.sleep(0.05)
-        print(f"exit code {command_running.returncode}, {time.monotonic() - began:.0f} s, peak {peak:,.0f} MiB")
-        return command_running.returncode
-    finally:
-        shutil.rmtree(folder)
+        return running.returncode, time.monotonic() - began, peak
 
 
 def peak_of(process: int) -> float:

@@ -1,6 +1,7 @@
 """What grows with the data set and what does not: seconds and memory from 1,000 samples to all, and shards a node.
 
-    python benchmarks/scale.py [--samples 1000 ...] [--generations 1 ...] [--ranks 512] [--folder DIR] [--nodes-only]
+    python benchmarks/scale.py [--samples 1000 ...] [--generations 1 ...] [--ranks 512] [--passes 10]
+        [--folder DIR] [--audit-only] [--nodes-only]
 
 Makes image files without content, the JSON that names them, a data set that holds them all, of which only what is read
 here is written (indices and ids, no shards), and a run's ledger. Each figure is taken in a process of its own:
@@ -10,7 +11,8 @@ here is written (indices and ids, no shards), and a run's ledger. Each figure is
 - convert: a conversion with nothing new, after one that had listed the folder.
 - audit: the command, over one pass.
 
-The second table plays the order of a pass through for a node of 1, 8 and 64, whose cache holds all that it fetches.
+The second table is the audit of a run of many passes. The third plays the order of a pass through for a node of 1, 8
+and 64, whose cache holds all that it fetches.
 """
 
 from __future__ import annotations
@@ -212,6 +214,17 @@ def measure_sizes(sizes: list[int], generation_counts: list[int], ranks: int, sc
                 print(f"| {samples:,} | {count} | {' | '.join(figures)} |", flush=True)
 
 
+def show_audit(samples: int, ranks: int, passes: int, scratch: Path | None) -> None:
+    """The audit of a whole run."""
+    from audit import measure
+
+    code, seconds, peak = measure(samples, ranks, passes, BATCH, scratch)
+    assert code == 0
+    print("\n| samples | ranks | passes | audit s | audit MB |")
+    print("|---" * 5 + "|")
+    print(f"| {samples:,} | {ranks} | {passes} | {seconds:.0f} | {peak * 1.048576:,.0f} |", flush=True)
+
+
 # ---- shards a node
 
 
@@ -248,15 +261,20 @@ def main() -> None:
     parser.add_argument("--generations", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--ranks", type=int, default=512, help="of the run that is resumed and audited")
     parser.add_argument("--folder", type=Path, help="where to write; default: $TMPDIR")
-    parser.add_argument("--nodes-only", action="store_true", help="the second table only")
+    parser.add_argument("--passes", type=int, default=10, help="of the run whose audit is the second table")
+    parser.add_argument("--audit-only", action="store_true", help="the second table only")
+    parser.add_argument("--nodes-only", action="store_true", help="the third table only")
     parser.add_argument("--measure", choices=["reading", "convert"], help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
         print(json.dumps((measure_reading if given.measure == "reading" else measure_convert)(given.folder)))
         return
-    if not given.nodes_only:
+    if not given.nodes_only and not given.audit_only:
         measure_sizes(given.samples, given.generations, given.ranks, given.folder)
-    show_nodes(max(given.samples))
+    if not given.nodes_only:
+        show_audit(max(given.samples), given.ranks, given.passes, given.folder)
+    if not given.audit_only:
+        show_nodes(max(given.samples))
 
 
 if __name__ == "__main__":
