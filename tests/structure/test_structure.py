@@ -30,6 +30,7 @@ FORBIDDEN = {
     "theworld.synthetic": {"theworld.data", "theworld.model", "theworld.train", "theworld.hub", "theworld.config"},
     "theworld.train": {"theworld.commands", "theworld.download"},
     "theworld.inference": {"theworld.train", "theworld.hub", "theworld.download"},
+    "theworld.pages": {"theworld.train", "theworld.hub", "theworld.download", "theworld.inference"},
     "theworld.evaluation": {
         *("theworld.data", "theworld.model", "theworld.checkpoint", "theworld.hub", "theworld.train"),
         *("theworld.config", "theworld.download"),

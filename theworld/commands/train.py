@@ -8,6 +8,7 @@ reach now, run it again later, 85: stopped on a signal, saved, wants to be start
 
 import logging
 import os
+from copy import deepcopy
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,11 @@ def prepare_and_train(settings: list[str], stop: StopRequest) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
     with stop.held_back():
         from theworld.train.run import train
+
+        if config.preflight and cli.rank() == 0:
+            from theworld.commands.preflight import before_training
+
+            before_training(deepcopy(config))
 
     code = train(config, stop)
     if code == EXIT_DONE and config.report and cli.rank() == 0:

@@ -306,6 +306,9 @@ class Config:
     a run has uploaded to."""
     load_weights_only: bool = False
     """With load_path: take its weights, but start a new run."""
+    preflight: bool = False
+    """Before anything is loaded, look at all that recipes/preflight.py can tell of the run, and refuse it if it would
+    fail."""
     report: bool = True
     """A run that has ended writes ``report.html``, its page, to the save_folder."""
     trust_checkpoints: bool = False
