@@ -135,7 +135,8 @@ def test_a_model_of_changed_files_can_be_asked_or_is_a_line(upload: Files, tmp_p
     ran, folder, lines = tmp_path / "ran", tmp_path / "model", []
     question = Asked(Image.new("RGB", (64, 64)), "What is it?")
     folder.mkdir()
-    for name, other in changed_model(upload, ran, random.Random(3)):
+    changes = list(changed_model(upload, ran, random.Random(3)))
+    for name, other in changes:
         for path, content in {**upload, name: other}.items():
             if "/" not in path:
                 (folder / path).write_bytes(content)
@@ -144,6 +145,7 @@ def test_a_model_of_changed_files_can_be_asked_or_is_a_line(upload: Files, tmp_p
             Answerer(load_trained(str(folder)), max_new_tokens=2).answer([question])
         except UserError as error:
             lines.append(str(error))
+    print(f"{len(changes)} changed models: {len(lines)} are a line")
     assert len(lines) > 20
     assert not any("\n" in line for line in lines)
     assert not ran.exists()
@@ -173,6 +175,7 @@ def test_no_change_of_an_upload_does_anything_but_a_line(
         assert left <= {"ep0-ba2-rank0.pt"}
         if checkpoint is not None:
             survivors.append(place / "run")
+    print(f"{len(mutants)} changed uploads: {len(lines)} are a line, {len(survivors)} still a checkpoint")
     assert not ran.exists()
     assert 0 < len(survivors) < len(mutants) / 2
     for run in chance.sample(survivors, min(3, len(survivors))):
