@@ -50,7 +50,7 @@ class HubRun:
 
     def command(self, *settings: str, ranks: int = 1) -> list[str]:
         where = [f"convert.out={self.mds}", f"save_folder={self.save_folder}"]
-        trained = ["yamls/smoke.yaml", *where, *SETTINGS, *settings]
+        trained = ["yamls/smoke.yaml", "report=false", *where, *SETTINGS, *settings]
         return composer(ranks, *trained) if ranks > 1 else [sys.executable, "recipes/train.py", *trained]
 
     def train(self, *settings: str, ranks: int = 1, repo: str | None = REPO) -> int:
