@@ -118,11 +118,11 @@ def changed_model(files: Files, ran: Path, chance: random.Random) -> Iterator[tu
     code = CODE.format(ran=str(ran))
     for name in sorted(name for name in files if "/" not in name and name.endswith((".json", ".jinja"))):
         content = files[name]
-        for other in (b"", b"[" * DEPTH, b"7", content[: len(content) // 2]):
+        for other in (b"[" * DEPTH, b"7", content[: len(content) // 2]):
             yield name, other
         if name.endswith(".json"):
             places = [place for place in leaves(json.loads(content)) if len(place) <= 3]
-            for place in chance.sample(places, min(6, len(places))):
+            for place in chance.sample(places, min(3, len(places))):
                 yield name, with_value(content, place, chance.choice(odd_values(ran)))
     yield "chat_template.jinja", b"{{ cycler.__init__.__globals__." + code.encode() + b" }}"
     yield "chat_template.jinja", b"{% for i in range(999999999) %}x{% endfor %}"
@@ -146,7 +146,7 @@ def test_a_model_of_changed_files_can_be_asked_or_is_a_line(upload: Files, tmp_p
         except UserError as error:
             lines.append(str(error))
     print(f"{len(changes)} changed models: {len(lines)} are a line")
-    assert len(lines) > 20
+    assert len(lines) > len(changes) / 3
     assert not any("\n" in line for line in lines)
     assert not ran.exists()
     assert {path.name for path in tmp_path.iterdir()} == {"model"}
