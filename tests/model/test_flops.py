@@ -1,4 +1,7 @@
-"""Model FLOPs against torch's own counter."""
+"""Model FLOPs against torch's own counter.
+
+The two differ by the products that make the rotary angles, some 2,000 operations. Each term of the count is larger.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,22 @@ STAGES = {
     "vision": FreezeConfig(vision=False),
     "language": FreezeConfig(vision=False, language=False),
     "language alone": FreezeConfig(language=False),
+    "nothing before the language": FreezeConfig(language=False, projector=True),
+    "vision alone": FreezeConfig(vision=False, projector=True),
     "vae": FreezeConfig(vae=False),
+    "vae alone": FreezeConfig(vae=False, projector=True),
+    "everything": FreezeConfig(vision=False, language=False, vae=False),
 }
+SAME = 1e-4
+"""Relative."""
 Make = Callable[..., Any]
 
 
 def step(model: Any, batch: dict[str, torch.Tensor]) -> float:
-    """What torch counts in a forward and backward pass, with attention that it can count on a CPU."""
+    """What torch counts in a forward and backward pass. It does not know a CPU's fused attention."""
     model.set_attn_implementation("eager")
     model.train()
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(**batch).loss.backward()
     return counter.get_total_flops()
 
@@ -48,29 +57,28 @@ def sample(batch: dict[str, torch.Tensor], row: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_torch_counts_the_same_within_three_percent(
+def test_torch_counts_the_same(
     tiny_config: Callable[..., ModelConfig], full_batch: dict[str, torch.Tensor], stage: str
 ) -> None:
     model = load_model(tiny_config(freeze=STAGES[stage]))
     counted = count_flops(model.config, trained_parts(model), Work.of(full_batch))
     assert counted.recomputed == 0
-    assert counted.total == pytest.approx(step(model, full_batch), rel=0.03)
+    assert counted.total == pytest.approx(step(model, full_batch), rel=SAME)
     assert min(counted.language, counted.vision, counted.vae, counted.projector) > 0
 
 
 @pytest.mark.parametrize("mode", ["spatial", "channel", "pool", "resampler"])
-@pytest.mark.parametrize("stage", ["projector", "vae"])
+@pytest.mark.parametrize("stage", ["projector", "vae", "vae alone"])
 def test_every_projector_is_counted(tiny_config: Callable[..., ModelConfig], mode: str, stage: str) -> None:
     model = load_model(tiny_config(freeze=STAGES[stage], projector=ProjectorConfig(mode=mode)))
     work = Work(lengths=(300,), answers=5, pictures=1, worlds=2, encoded=2)
     projector = model.model.world_projector
     assert projector is not None
-    latents = torch.randn(2, 16, 8, 8, requires_grad=stage == "vae")
-    # The fused attention of a CPU is not among what torch counts.
+    latents = torch.randn(2, 16, 8, 8, requires_grad="vae" in stage)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         projector(latents).sum().backward()
     counted = count_flops(model.config, trained_parts(model), work).projector
-    assert counted == pytest.approx(counter.get_total_flops(), rel=0.03)
+    assert counted == pytest.approx(counter.get_total_flops(), rel=SAME)
 
 
 def test_recomputation_is_counted_apart(
@@ -81,7 +89,7 @@ def test_recomputation_is_counted_apart(
         model = load_model(tiny_config(freeze=freeze, activation_checkpointing=True))
         counted = ComposerTheWorld(model, processor).count_flops(full_batch)
         assert counted.total == plain.total
-        assert counted.total_with_recomputed == pytest.approx(step(model, full_batch), rel=0.03)
+        assert counted.total_with_recomputed == pytest.approx(step(model, full_batch), rel=SAME)
         assert counted.recomputed > 0.05 * counted.total
 
 

@@ -11,6 +11,7 @@ import torch
 from theworld.model.tiny import tiny_folder
 
 GEMMA_4B = {
+    "dtype": "bfloat16",
     "text_config": {
         "model_type": "gemma3_text",
         "vocab_size": 262208,

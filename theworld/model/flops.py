@@ -109,12 +109,12 @@ def count_flops(config: TheWorldConfig, trains: Collection[str], work: Work, che
     language = _layers(config.text_config, work.lengths)
     head = 2.0 * work.answers * config.text_config.hidden_size * config.text_config.vocab_size
     trains_language = "language_model" in trains
-    before_language = bool({"vision_tower", "multi_modal_projector", "world_projector"} & set(trains))
-    vision_layers, vision = _vision(config, work.pictures, trains)
+    before_language = bool(set(trains) - {"language_model", "lm_head"})
+    vision, vision_again = _vision(config, work.pictures, trains)
     vae, projector = _world(config, work, trains)
     recomputed = 0.0
     if checkpointing:
-        recomputed = language.forward + (vision_layers.forward if "vision_tower" in trains else 0.0)
+        recomputed = language.forward + (vision_again if "vision_tower" in trains else 0.0)
     return Flops(
         language=language.step(trains_language, trains_language or before_language)
         + head * (2 + ("lm_head" in trains)),
@@ -151,8 +151,8 @@ def _layers(text: Any, lengths: Collection[int]) -> _Layers:
     )
 
 
-def _vision(config: TheWorldConfig, pictures: int, trains: Collection[str]) -> tuple[_Layers, float]:
-    """SigLIP's layers, and the operations of the whole way of a picture to its tokens."""
+def _vision(config: TheWorldConfig, pictures: int, trains: Collection[str]) -> tuple[float, float]:
+    """The operations of the whole way of a picture to its tokens, and those of SigLIP's layers computed again."""
     vision = config.vision_config
     patches = pictures * (vision.image_size // vision.patch_size) ** 2
     weights = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
@@ -168,7 +168,9 @@ def _vision(config: TheWorldConfig, pictures: int, trains: Collection[str]) -> t
         + layers.step(tower, tower)
         + projection * (1 + ("multi_modal_projector" in trains) + tower)
     )
-    return layers, whole
+    # A layer ends with a product and a sum, which torch does not compute again: nothing needs their result.
+    last = 2.0 * vision.num_hidden_layers * vision.hidden_size * vision.intermediate_size * patches
+    return whole, layers.forward - last
 
 
 def _world(config: TheWorldConfig, work: Work, trains: Collection[str]) -> tuple[float, float]:
@@ -181,18 +183,25 @@ def _world(config: TheWorldConfig, work: Work, trains: Collection[str]) -> tuple
         forward, first = _vae_forward(json.dumps(config.vae, sort_keys=True), config.world_image_size)
         # Nothing needs the gradient of the picture, so the first convolution has one of its weights only.
         vae = work.encoded * (forward + encoder * (2 * forward - first))
-    tokens = work.worlds * config.num_world_tokens
-    hidden = config.text_config.hidden_size
-    # What a resampler has read needs gradients whatever the latents' origin: it trains itself.
+    return vae, _projector(config, work.worlds, encoder, "world_projector" in trains)
+
+
+def _projector(config: TheWorldConfig, worlds: int, encoder: bool, trains: bool) -> float:
+    """The operations of the projector; ``encoder``: whether the VAE before it trains."""
+    tokens = worlds * config.num_world_tokens
+    hidden, width = config.text_config.hidden_size, _world_features(config)
     resamples = config.projector_mode == "resampler"
-    projector = 2.0 * tokens * _world_features(config) * hidden * (2 + (encoder or resamples))
+    # What a resampler has read needs gradients whatever the latents' origin: it trains itself.
+    operations = 2.0 * tokens * width * hidden * (1 + trains + (encoder or (resamples and trains)))
     if config.projector_architecture == "mlp":
-        projector += 2.0 * tokens * hidden**2 * 3
+        operations += 2.0 * tokens * hidden**2 * (1 + trains + (encoder or trains))
     if resamples:
-        width, positions = _world_features(config), config.latent_side**2
-        projector += work.worlds * 2.0 * positions * config.latent_channels * 2 * width * (2 + encoder)
-        projector += 4.0 * tokens * positions * width * 3
-    return vae, projector
+        positions = config.latent_side**2
+        operations += worlds * 2.0 * positions * config.latent_channels * 2 * width * (1 + trains + encoder)
+        # Scores and weighted values: two gradients each, but none for queries that do not train.
+        backward = 3 + trains if encoder or trains else 0
+        operations += 2.0 * tokens * positions * width * (2 + backward)
+    return operations
 
 
 def _world_features(config: TheWorldConfig) -> int:
