@@ -12,6 +12,7 @@ import pytest
 import torch
 from composer import Trainer
 from composer.utils import get_device
+from torch.overrides import TorchFunctionMode
 
 from tests.conftest import smoke_config
 from tests.helpers.tensorboard import logged, losses
@@ -20,7 +21,8 @@ from theworld.data.batches.collate import Collator, samples_in_batch, tokens_in_
 from theworld.data.batches.microbatches import PER_TOKEN, PICTURES, Microbatch, padding_in, split_by_length
 from theworld.data.batches.sample_encoder import SampleEncoder
 from theworld.data.samples import decode_sample
-from theworld.model import load_model
+from theworld.model import load_model, load_processor
+from theworld.train import builders
 from theworld.train.composer_model import ComposerTheWorld
 from theworld.train.data import build_data
 from theworld.train.metrics import AnswerLoss
@@ -150,6 +152,38 @@ def test_composer_copies_no_pixels(
     assert model.kept == model.forwarded
 
 
+class Pinned(TorchFunctionMode):
+    """Notes which tensors are asked for in pinned memory, and makes them elsewhere: without a GPU there is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty and kwargs.pop("pin_memory", False):
+            self.shapes.append(tuple(args[0]))
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_what_goes_to_a_gpu_is_made_in_pinned_memory(
+    raw_sample: Path, mds_sample: Path, tmp_path: Path, batch: Batch, monkeypatch: pytest.MonkeyPatch, gpu: bool
+) -> None:
+    monkeypatch.setattr(builders, "on_gpu", lambda config: gpu)
+    eval_set = f"eval_loader={{dataset: {{remote: {mds_sample}, local: {tmp_path / 'eval'}}}, num_workers: 0}}"
+    config = run_config(raw_sample, mds_sample, tmp_path, 4, eval_set)
+    processor = load_processor(config.model)
+    loaders = (builders.build_training(config, processor), builders.build_evaluation(config, processor))
+    for data in loaders:
+        assert data is not None
+        with Pinned() as pinned:
+            parts = data.spec.split_batch(batch, 4)
+        tensors = [tuple(value.shape) for part in parts for value in part.values() if isinstance(value, torch.Tensor)]
+        assert pinned.shapes == (tensors if gpu else [])
+        data.close()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: pinned memory")
 def test_microbatches_for_a_gpu_are_pinned(batch: Batch) -> None:
@@ -176,7 +210,7 @@ def test_training_does_not_depend_on_the_microbatch_size_and_logs_padding(
     assert all(0 <= small < whole < 0.5 for small, whole in zip(small_padding, padding, strict=True))
 
 
-def run_config(raw: Path, mds: Path, folder: Path, size: int) -> Config:
+def run_config(raw: Path, mds: Path, folder: Path, size: int, *overrides: str) -> Config:
     return smoke_config(
         raw,
         mds,
@@ -186,4 +220,5 @@ def run_config(raw: Path, mds: Path, folder: Path, size: int) -> Config:
         "global_train_batch_size=8",
         f"device_train_microbatch_size={size}",
         "save_interval=1ep",
+        *overrides,
     )

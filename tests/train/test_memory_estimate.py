@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from transformers.models.gemma3.modeling_gemma3 import Gemma3DecoderLayer
 
 from tests.conftest import SMOKE_YAML
 from tests.train.real_shapes import write_real_shapes
+from tests.train.test_train import run_config
 from theworld.config.load import load_config
 from theworld.config.schema import Config
 from theworld.errors import UserError
 from theworld.model.activations import Precision, language_layer, vision_layer
 from theworld.model.build import load_shapes
+from theworld.model.tiny import tiny_folder
+from theworld.train import run
 from theworld.train.fit_memory import fit_memory, memory_errors_as_one_line, remedy
 from theworld.train.memory import GIB, MemoryOfRun, frozen_dtype
 
@@ -204,3 +208,48 @@ def test_all_ways_of_saying_out_of_memory_are_one_line() -> None:
     config.device_train_microbatch_size, config.model.activation_checkpointing = 1, True
     with pytest.raises(UserError, match=r"^out of GPU memory: shard the model"), memory_errors_as_one_line(config):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_a_run_that_cannot_fit_is_refused_before_a_weight_is_looked_for(
+    raw_sample: Path, mds_sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base has no weights at all: what looks for them says so."""
+    gemma = tmp_path / "gemma"
+    shutil.copytree(tiny_folder() / "gemma", gemma, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = run_config(raw_sample, mds_sample, tmp_path, f"model.gemma={gemma}")
+    monkeypatch.setattr(run, "smallest_gpu", lambda config: GIB)
+    with pytest.raises(UserError, match=r"^memory: about .* GiB are needed on a GPU of 1\.0 GiB"):
+        run.train(config)
+    monkeypatch.setattr(run, "smallest_gpu", lambda config: None)
+    with pytest.raises(UserError, match=r"holds no \.safetensors file"):
+        run.train(config)
+
+
+LAYERS = """
+from composer.core import Callback
+
+
+class Layers(Callback):
+    def fit_start(self, state, logger):
+        print("computed again:", state.model.model.is_gradient_checkpointing)
+"""
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_what_null_decides_is_what_the_model_does(
+    raw_sample: Path,
+    mds_sample: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    gpu: bool,
+) -> None:
+    """On a GPU that is too small by a little, and without one."""
+    (tmp_path / f"layers_{gpu}.py").write_text(LAYERS)
+    settings = (f"code_paths=[{tmp_path / f'layers_{gpu}.py'}]", f"callbacks={{'layers_{gpu}:Layers': {{}}}}")
+    config = run_config(raw_sample, mds_sample, tmp_path, *settings, "max_duration=1ba")
+    longest = config.train_loader.dataset.max_seq_len
+    needed = MemoryOfRun(config).estimate(config, 1, longest).total
+    monkeypatch.setattr(run, "smallest_gpu", lambda config: needed - 1 if gpu else None)
+    assert run.train(config) == 0
+    assert f"computed again: {gpu}" in capsys.readouterr().out
