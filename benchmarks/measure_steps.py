@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,15 @@ class MeasureSteps(Callback):
 
     Args:
         path: of the JSON file with the figures, all ranks together.
+        skip: at least 1.
     """
 
     def __init__(self, path: str, skip: int = 5, steps: int = 20) -> None:
         self.path, self.skip, self.steps = Path(path), skip, steps
         self.done = self.samples = self.tokens = 0
-        self.flops = self.recomputed = self.began = 0.0
-
-    def batch_start(self, state: State, logger: Logger) -> None:
-        if self.done == self.skip:
-            self.began = now()
+        self.flops = self.recomputed = 0.0
+        self.ends: list[float] = []
+        """When each step was over, from the last uncounted one on: the wait for a step's batch belongs to it."""
 
     def after_dataloader(self, state: State, logger: Logger) -> None:
         if self.done < self.skip:
@@ -45,10 +45,13 @@ class MeasureSteps(Callback):
 
     def batch_end(self, state: State, logger: Logger) -> None:
         self.done += 1
+        if self.done >= self.skip:
+            self.ends.append(now())
         if self.done < self.skip + self.steps:
             return
-        seconds = now() - self.began
-        every = dist.all_gather_object({"seconds": seconds, "memory": peak_memory(), **self.counts()})
+        slowest = max(after - before for before, after in pairwise(self.ends))
+        times = {"seconds": self.ends[-1] - self.ends[0], "slowest": slowest}
+        every = dist.all_gather_object({**times, "memory": peak_memory(), **self.counts()})
         if dist.get_global_rank() == 0:
             self.path.write_text(json.dumps(self.figures(every, peak_flops(state))))
         dist.barrier()
@@ -66,6 +69,8 @@ class MeasureSteps(Callback):
         could = peak * len(every) * seconds if peak else None
         return {
             "step": seconds / self.steps,
+            "slowest": max(one["slowest"] for one in every),
+            "again": bool(total["recomputed"]),
             "samples": total["samples"] / seconds,
             "tokens": total["tokens"] / seconds,
             "tflops": total["flops"] / seconds / len(every) / 1e12,

@@ -1,16 +1,21 @@
 """Tokens a second, MFU and memory of the three stages on this machine's GPUs, as one table with the machine's name.
 
     python -m benchmarks.train [--ranks N] [--gemma google/gemma-3-4b-it --cosmos nvidia/Cosmos-Predict2-2B-Video2World]
-                               [--stages projector vision language] [--variants ddp fsdp compile flex recompute]
-                               [--batch 16] [--microbatch 4] [--steps 20] [--out TABLE.md] [--folder DIR]
+                               [--stages projector vision language] [--variants ddp fsdp compile recompute flex]
+                               [--batch 16] [--microbatch 4] [--steps 20] [--limit SECONDS] [--minutes M]
+                               [--out TABLE.md] [--folder DIR [--prepare]]
     python -m benchmarks.train --tiny       the tiny model on the CPU: tries the script, its figures mean nothing
 
 Each row is the real command under the real launcher, on the built-in sample (photos of about a megapixel), from the
 YAML of the stages: ``ddp`` with sdpa and nothing compiled, the others with one thing changed: FSDP 2, torch.compile,
-flex_attention, layers computed again. Without ``--gemma`` the weights are random ones in the released shapes, 9 GB in
-the temporary folder, with the tiny model's vocabulary: nothing is fetched, and a step costs the same. Five steps are
-not counted. MFU is of model FLOPs (theworld/model/flops.py), HFU with what is computed again; both of the peak that
-Composer knows of the GPU. A run that does not fit, or is refused, has its line in the table.
+layers computed again, flex_attention. On one GPU ``ddp`` is that GPU alone. Without ``--gemma`` the weights are random
+ones in the released shapes, 9 GB in the temporary folder, with the tiny model's vocabulary: nothing is fetched, and a
+step costs the same. Five steps are not counted. MFU is of model FLOPs (theworld/model/flops.py), HFU with what is
+computed again; both of the peak that Composer knows of the GPU. A run that does not fit, is refused, fails or takes
+longer than ``--limit`` has its line in the table, and the end of its log on stderr.
+
+``--prepare`` makes weights and shards in ``--folder``, without a GPU; the same call without it measures at once. The
+table is written after each row, all stages of a variant before the next one; after ``--minutes`` no row is begun.
 """
 
 from __future__ import annotations
@@ -20,10 +25,13 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,31 +54,50 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ddp": {},
     "fsdp": {"parallelism_config": {"fsdp": {}}},
     "compile": {"compile_config": {}},
-    "flex": {"model": {"attn_implementation": "flex_attention"}},
     "recompute": {"model": {"activation_checkpointing": True}},
+    "flex": {"model": {"attn_implementation": "flex_attention"}},
 }
-SAMPLES = 400
 SKIPPED = 5
-LONGEST = 3600.0
-"""Seconds of a run, loading included."""
+SHARED = Path("/dev/shm")
+PICTURE_BYTES = 3_300_000
+"""Of a sample in a batch."""
+AHEAD = 2
+"""Batches that a worker keeps ready: prefetch_factor in the YAML."""
+END = 60.0
+"""Seconds that a run which takes too long has to leave."""
 
 
 def main() -> int:
     given = parsed()
-    with tempfile.TemporaryDirectory(dir=given.folder) as place:
-        folder = Path(place)
-        config = base_config(given, folder)
-        convert(config, folder, 16 if given.tiny else SAMPLES)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a run ends with this script
+    with work_folder(given.folder) as folder:
+        config = prepared(given, folder)
+        if given.prepare:
+            return 0
         table = [*heading(given), "", *head_of_table()]
         print("\n".join(table), flush=True)
-        for stage in given.stages:
-            for variant in given.variants:
+        until = time.monotonic() + 60 * given.minutes
+        for variant in given.variants:
+            for stage in given.stages:
+                if time.monotonic() > until:
+                    return 0
                 row = f"| {stage} | {variant} | {measured(given, config, stage, variant, folder)} |"
                 print(row, flush=True)
                 table.append(row)
-    if given.out:
-        given.out.write_text("\n".join(table) + "\n")
+                if given.out:
+                    given.out.write_text("\n".join(table) + "\n")
     return 0
+
+
+@contextmanager
+def work_folder(named: Path | None) -> Iterator[Path]:
+    """The folder that was named, which stays, or a temporary one."""
+    if named is not None:
+        named.mkdir(parents=True, exist_ok=True)
+        yield named.absolute()
+        return
+    with tempfile.TemporaryDirectory() as place:
+        yield Path(place)
 
 
 def parsed() -> argparse.Namespace:
@@ -84,14 +111,49 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=16, help="samples of a rank")
     parser.add_argument("--microbatch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds of a row, loading included")
+    parser.add_argument("--minutes", type=float, default=1e6, help="no row is begun later")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--folder", type=Path, help="keeps weights and shards for the next call")
+    parser.add_argument("--prepare", action="store_true", help="only make what --folder keeps; needs no GPU")
     given = parser.parse_args()
+    if given.prepare and given.folder is None:
+        parser.error("--prepare needs --folder")
     if bool(given.gemma) != bool(given.cosmos):
         parser.error("--gemma and --cosmos go together")
-    if not given.tiny and not torch.cuda.is_available():
+    if not given.tiny and not given.prepare and not torch.cuda.is_available():
         parser.error("torch finds no GPU; --tiny tries the script on the CPU")
     return given
+
+
+def prepared(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The YAML that the runs share, its weights and shards made, unless an earlier call has made them."""
+    config, samples = base_config(given, folder), samples_needed(given)
+    made = {"random": not (given.gemma or given.tiny), "samples": samples}
+    note = folder / "prepared.json"
+    if note.is_file():
+        before = json.loads(note.read_text())
+        if before["random"] == made["random"] and before["samples"] >= samples:
+            return config
+    for name in ("gemma", "cosmos", "raw", "mds"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    if made["random"]:
+        write_real_shapes(folder)
+        write_gemma_weights(folder / "gemma")
+        write_vae_weights(folder / "cosmos" / "vae")
+    convert(config, folder, samples)
+    note.write_text(json.dumps(made))
+    return config
+
+
+def samples_needed(given: argparse.Namespace) -> int:
+    """For all steps of a run in one pass: at its end workers would start anew."""
+    return batch_of(given)[0] * given.ranks * (SKIPPED + given.steps + 1)
+
+
+def batch_of(given: argparse.Namespace) -> tuple[int, int]:
+    """Samples of a rank's batch, and of its microbatches."""
+    return (2, 1) if given.tiny else (given.batch, given.microbatch)
 
 
 def base_config(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -100,14 +162,13 @@ def base_config(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     if given.gemma:
         config["model"] |= {"gemma": given.gemma, "cosmos": given.cosmos}
     elif not given.tiny:
-        write_real_shapes(folder)
-        write_gemma_weights(folder / "gemma")
-        write_vae_weights(folder / "cosmos" / "vae")
         config["model"] |= {"gemma": str(folder / "gemma"), "cosmos": str(folder / "cosmos")}
     raw = folder / "raw"
     config["convert"] |= {"json": f"{raw}/openspatial.json", "images": f"{raw}/images", "out": f"{folder}/mds"}
     config["convert"]["json_cache"] = None
-    batch, microbatch = (2, 1) if given.tiny else (given.batch, given.microbatch)
+    config["train_loader"] |= {"num_workers": workers(given), "prefetch_factor": AHEAD}
+    config["train_loader"]["dataset"]["local"] = str(folder / "cache")
+    batch, microbatch = batch_of(given)
     return config | {
         "run_name": "benchmark",
         "global_train_batch_size": batch * given.ranks,
@@ -117,6 +178,14 @@ def base_config(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "loggers": {},
         "code_paths": [str(ROOT / "benchmarks" / "measure_steps.py")],
     }
+
+
+def workers(given: argparse.Namespace) -> int:
+    """Of each rank: eight, or what the cores and the shared memory allow; a container has 64 MB of it by default."""
+    cores = len(os.sched_getaffinity(0)) // given.ranks - 1
+    free = shutil.disk_usage(SHARED).free if SHARED.is_dir() else 0
+    room = 0.8 * free / (given.ranks * AHEAD * batch_of(given)[0] * PICTURE_BYTES)
+    return max(0, min(8, max(cores, 1), int(room)))
 
 
 def convert(config: dict[str, Any], folder: Path, samples: int) -> None:
@@ -141,42 +210,68 @@ def measured(given: argparse.Namespace, config: dict[str, Any], stage: str, vari
     command = [str(COMPOSER), "-n", str(given.ranks), "recipes/train.py", str(written)]
     with log.open("w") as output:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        run = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            run.wait(LONGEST)
-        except subprocess.TimeoutExpired:
-            run.terminate()  # the launcher ends its ranks
-            run.wait()
+        run = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        late = not ends(run, given.limit)
     if not found.is_file():
-        return f"{why(log)} | | | | | |"
+        print("\n".join(log.read_text(errors="replace").splitlines()[-30:]), file=sys.stderr, flush=True)
+        return f"{f'not done after {given.limit:.0f} s' if late else why(log)} | | | | | | |"
     return figures(json.loads(found.read_text()), given.ranks)
+
+
+def ends(run: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Wait so long for a run; whether it has ended by itself. Nothing of it is left in any case."""
+    try:
+        run.wait(seconds)
+        return True
+    except subprocess.TimeoutExpired:
+        run.terminate()  # the launcher ends its ranks
+        with suppress(subprocess.TimeoutExpired):
+            run.wait(END)
+        return False
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
 
 
 def figures(found: dict[str, Any], ranks: int) -> str:
     def percent(share: float | None) -> str:
         return f"{100 * share:.1f} %" if share else "?"
 
-    rates = f"{1000 * found['step']:,.0f} | {found['samples']:,.2f} | {found['tokens'] / ranks:,.0f}"
+    times = f"{1000 * found['step']:,.0f} | {1000 * found['slowest']:,.0f}"
+    rates = f"{times} | {found['samples']:,.2f} | {found['tokens'] / ranks:,.0f}"
     memory = f"{found['memory'] / 2**30:.1f}" if found["memory"] else "?"
+    if found["again"]:
+        memory += ", layers computed again"
     return f"{rates} | {found['tflops']:,.2f} | {percent(found['mfu'])} | {percent(found['hfu'])} | {memory}"
 
 
 def why(log: Path) -> str:
-    """The run's own line, or where to look."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if "error: " in line]
-    return lines[0].partition("error: ")[2].replace("|", "/") if lines else log.read_text(errors="replace")[-200:]
+    """The run's own line, or the last one of its log."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()] or ["no output"]
+    told = [line.partition("error: ")[2] for line in lines if "error: " in line]
+    raised = [line for line in lines if "Error: " in line]
+    return (told + raised[-1:] + lines[-1:])[0].replace("|", "/")
 
 
 def heading(given: argparse.Namespace) -> list[str]:
     """What the figures are of."""
-    gpus = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "mosaicml", "transformers"))
     weights = "builtin:tiny" if given.tiny else given.gemma or "random weights in the shapes of Gemma 3 4B"
     batch = "2 samples a rank" if given.tiny else f"{given.batch} samples a rank in microbatches of {given.microbatch}"
     return [
-        f"{given.ranks} x {gpus}, {processor()}, {time.strftime('%Y-%m-%d')}; {libraries}, CUDA {torch.version.cuda}.",
-        f"{weights}, {batch}, {given.steps} steps after {SKIPPED}.",
+        f"{given.ranks} x {gpu()}, {processor()}, {time.strftime('%Y-%m-%d')}; {libraries}, CUDA {torch.version.cuda}.",
+        f"{weights}, {batch}, {workers(given)} workers a rank, {given.steps} steps after {SKIPPED}.",
     ]
+
+
+def gpu() -> str:
+    """The GPU's name, asked for in another process: this one would keep a part of its memory."""
+    ask = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU')"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def processor() -> str:
@@ -191,6 +286,7 @@ def head_of_table() -> list[str]:
         "trains",
         "variant",
         "ms a step",
+        "the slowest",
         "samples/s",
         "tokens/s a GPU",
         "TFLOP/s a GPU",
