@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Tests of one file stay in one process: they share what is costly to build.
 PARALLEL ?= -n 2 --dist loadfile
 
-.PHONY: demo test test-all lint format docs setup clean
+.PHONY: demo test test-all lint format docs site setup clean
 
 demo: $(READY)  ## the main job on the built-in sample: convert, train, kill, resume, audit
 	$(BIN)/python recipes/demo.py
@@ -32,6 +32,10 @@ format: $(READY)
 docs: $(READY)  ## the table of keys in docs/configuration.md, anew from the schema
 	sed -i '/^| key/,$$d' docs/configuration.md
 	$(BIN)/python -m theworld.config >> docs/configuration.md
+
+site: $(READY)  ## the documentation as pages in build/site
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --quiet --strict
 
 setup: $(READY)
 
