@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import resource
@@ -15,6 +16,7 @@ import torch
 from torch.distributed.checkpoint import save  # pyright: ignore[reportPrivateImportUsage]
 
 from theworld.audit.claim import newest_claim
+from theworld.checkpoint import on_disk
 from theworld.checkpoint.on_disk import is_whole, newest_start_saved, newest_whole_checkpoint
 from theworld.checkpoint.pass_proof import PROOF, RunProof
 from theworld.checkpoint.saver import point_latest
@@ -154,6 +156,19 @@ def test_an_error_at_the_end_of_a_file_is_no_damage(tmp_path: Path) -> None:
     path = tmp_path / "ep0-ba5-rank0.pt"
     path.symlink_to("/proc/self/mem")  # whose end nobody may look for
     with pytest.raises(OSError, match="Invalid argument"):
+        is_whole(path)
+
+
+def test_a_place_before_the_beginning_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python before 3.11.4 looks for a directory of the wrong size there; what a later one does cannot show it."""
+    path, errors = write(tmp_path, 5), iter([errno.EINVAL, errno.EIO])
+
+    def open_archive(path: Path) -> None:
+        raise OSError(next(errors), "as the system says")
+
+    monkeypatch.setattr(on_disk.zipfile, "ZipFile", open_archive)
+    assert not is_whole(path)
+    with pytest.raises(OSError, match="as the system says"):
         is_whole(path)
 
 

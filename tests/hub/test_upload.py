@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from hub_double import Fault, HubDouble
 from hub_run import REPO
 from huggingface_hub import HfApi
 
+from theworld.errors import UserError
 from theworld.hub import upload
 from theworld.hub.access import explain, is_final
 from theworld.hub.export import Snapshot, export
@@ -183,3 +185,26 @@ def test_no_more_commits_than_the_hub_allows(tmp_path: Path) -> None:
     assert times.pause() == 0
     times.note()
     assert 500 < times.pause() <= 600
+
+
+@pytest.mark.parametrize("looks", [0, 1])
+def test_a_start_that_was_superseded_sends_nothing(
+    hub: HubDouble, client: Client, finished_run: Path, tmp_path: Path, looks: int
+) -> None:
+    """It looks when it takes a checkpoint up, and again when that is ready to go."""
+    hub.add_repo(REPO)
+    run = Path(shutil.copytree(finished_run, tmp_path / "run", symlinks=True))
+    seen: list[bool] = []
+
+    def may_send() -> None:
+        seen.append(len(seen) >= looks)
+        if seen[-1]:
+            raise UserError("a newer start of the run goes on")
+
+    uploader = Uploader(run, REPO, "smoke", client, may_send)
+    uploader.start()
+    uploader.add(run / "ep0-ba4-rank0.pt")
+    assert uploader.finish(60)
+    assert seen == [*[False] * looks, True]
+    assert uploader.fault == "a newer start of the run goes on"
+    assert not [line for line in hub.requests if line.startswith("POST")]

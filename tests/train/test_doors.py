@@ -39,7 +39,7 @@ def usable(table: registry.Table) -> list[str]:
 
 def train(mds: Path, folder: Path, *settings: str) -> str:
     command = [sys.executable, "recipes/train.py", "yamls/smoke.yaml", f"train_loader.dataset.remote={mds}"]
-    command += [f"save_folder={folder / 'run'}", "max_duration=2ba", *settings]
+    command += [f"save_folder={folder / 'run'}", "report=false", "max_duration=2ba", *settings]
     code = run(command, folder / "log", {**os.environ, "TMPDIR": str(folder)})
     shown = (folder / "log").read_text()
     assert code == 0, shown[-5000:]
