@@ -61,6 +61,19 @@ def test_what_a_later_start_did_again_stands(tmp_path: Path) -> None:
     assert points == [(step, 1.0 if step < 5 else 2.0) for step in range(8)]
 
 
+@pytest.mark.parametrize("damage", [b"", b"half a rec", bytes(range(256)) * 4])
+def test_an_event_file_that_a_kill_has_cut(tmp_path: Path, damage: bytes) -> None:
+    """What is whole counts; the file of another start is read all the same."""
+    write_metrics(tmp_path, 1, dict.fromkeys(range(4), 1.0))
+    write_metrics(tmp_path, 2, dict.fromkeys(range(4, 6), 2.0))
+    (first,) = (tmp_path / "start-1").iterdir()
+    with first.open("ab") as events:
+        events.write(damage)
+    os.utime(first, (1000, 1000))
+    (tmp_path / "start-1" / "events.out.tfevents.0.empty").write_bytes(damage)
+    assert len(read_curves(tmp_path).points("loss/train/total")) == 6
+
+
 def test_the_page_says_what_the_files_say(run: Path, tmp_path: Path) -> None:
     page = run_page(run)
     assert "<title>run: finished</title>" in page
@@ -126,7 +139,18 @@ def test_a_page_that_cannot_be_written_fails_no_run(tmp_path: Path, caplog: pyte
     with caplog.at_level(logging.WARNING):
         leave_report(tmp_path)
     assert "no report: " in caplog.text
+    assert "Traceback" not in caplog.text
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_fault_of_the_page_fails_no_run_either(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("theworld.pages.run_page.run_page", lambda folder: 1 // 0)
+    with caplog.at_level(logging.WARNING):
+        leave_report(tmp_path)
+    assert "no report: " in caplog.text
+    assert "Traceback" in caplog.text
 
 
 def test_a_value_that_is_not_finite_is_a_gap() -> None:

@@ -72,8 +72,8 @@ def leave_report(save_folder: Path) -> None:
     path = save_folder / "report.html"
     try:
         write_page(path, run_page(save_folder))
-    except (UserError, OSError) as error:
-        log.warning("no report: %s", describe(error))
+    except Exception as error:  # the run has ended well, and must not be started again for want of a page
+        log.warning("no report: %s", describe(error), exc_info=not isinstance(error, (UserError, OSError)))
     else:
         log.info("report: %s", path)
 
