@@ -6,11 +6,13 @@ import io
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
@@ -47,6 +49,11 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def until(browser: Chrome, condition: Callable[[Chrome], Any]) -> Any:
+    """Wait for it; what gradio draws anew while it is looked at is looked at again."""
+    return WebDriverWait(browser, WAIT_S, ignored_exceptions=[StaleElementReferenceException]).until(condition)
+
+
 def value(browser: Chrome, name: str) -> str:
     return browser.find_element(By.CSS_SELECTOR, f"#{name} textarea").get_property("value")  # type: ignore[return-value]
 
@@ -60,7 +67,7 @@ def ask(browser: Chrome, question: str, count: int) -> None:
     field = browser.find_element(By.CSS_SELECTOR, "#question textarea")
     field.send_keys(question)
     browser.find_element(By.ID, "ask").click()
-    WebDriverWait(browser, WAIT_S).until(lambda there: len(answers(there)) == count and not value(there, "question"))
+    until(browser, lambda there: len(answers(there)) == count and not value(there, "question"))
 
 
 def drag(browser: Chrome, box: tuple[int, int, int, int]) -> None:
@@ -76,21 +83,20 @@ def drag(browser: Chrome, box: tuple[int, int, int, int]) -> None:
 
 def test_boxes_by_mouse_and_a_conversation(browser: Chrome, address: str, picture: Path, tmp_path: Path) -> None:
     browser.get(address)
-    wait = WebDriverWait(browser, WAIT_S)
-    wait.until(lambda there: there.find_elements(By.CSS_SELECTOR, "#picture input[type=file]"))
+    until(browser, lambda there: there.find_elements(By.CSS_SELECTOR, "#picture input[type=file]"))
     browser.find_element(By.CSS_SELECTOR, "#picture input[type=file]").send_keys(str(picture))
-    wait.until(lambda there: not there.find_element(By.CSS_SELECTOR, "#area canvas").get_property("hidden"))
+    until(browser, lambda there: not there.find_element(By.CSS_SELECTOR, "#area canvas").get_property("hidden"))
     drawn = [(64, 48, 320, 240), (400, 300, 600, 450)]
     for box in drawn:
         drag(browser, box)
-    wait.until(lambda there: value(there, "boxes").count(",") == 6)
+    until(browser, lambda there: value(there, "boxes").count(",") == 6)
     boxes = boxes_of(value(browser, "boxes"))
     assert len(boxes) == 2
     for box, wanted in zip(boxes, drawn, strict=True):
         assert box == pytest.approx(wanted, abs=3)
     ask(browser, "Is <mask> above <mask>?", 1)
     assert "Is Region [0] above Region [1]?" in browser.find_element(By.ID, "said").text
-    source = wait.until(lambda there: there.find_element(By.CSS_SELECTOR, "#seen img").get_attribute("src"))
+    source = until(browser, lambda there: there.find_element(By.CSS_SELECTOR, "#seen img").get_attribute("src"))
     assert source is not None
     with urllib.request.urlopen(source) as response:
         seen = Image.open(io.BytesIO(response.read())).convert("RGB")
@@ -100,7 +106,9 @@ def test_boxes_by_mouse_and_a_conversation(browser: Chrome, address: str, pictur
     # What is wrong is said on the page, and the conversation stays.
     browser.find_element(By.CSS_SELECTOR, "#question textarea").send_keys("How wide is Region [2]?")
     browser.find_element(By.ID, "ask").click()
-    wait.until(lambda there: "names Region [2], but there are 2 boxes" in there.find_element(By.TAG_NAME, "body").text)
+    until(
+        browser, lambda there: "names Region [2], but there are 2 boxes" in there.find_element(By.TAG_NAME, "body").text
+    )
     assert len(answers(browser)) == 2
     severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert not [entry for entry in severe if "canvas" in entry["message"] or "Uncaught" in entry["message"]]

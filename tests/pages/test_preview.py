@@ -145,6 +145,8 @@ def test_tokens_without_a_world(raw: Raw) -> None:
 def test_in_a_browser(raw: Raw, tmp_path: Path, browser: Chrome) -> None:
     """Text from the data is text; sentences and regions light each other up; the keyboard goes everywhere."""
     page_of(raw, tmp_path, "--samples", "100", "--yaml", SMOKE)
+    browser.get("about:blank")
+    browser.get_log("browser")  # what pages before have left
     browser.get((tmp_path / "page.html").as_uri())
     assert browser.title.endswith("11 samples")
     assert "document.title" in browser.find_element(By.TAG_NAME, "body").text
