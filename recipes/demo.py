@@ -19,6 +19,7 @@ from pathlib import Path
 from theworld import cli
 from theworld.checkpoint.on_disk import newest_whole_checkpoint
 from theworld.errors import UserError
+from theworld.pages.run_curves import read_curves
 
 SAMPLES = 96
 BATCHES_BEFORE_KILL = 6
@@ -106,7 +107,7 @@ def count_batches(run: Path) -> int:
 
 
 def print_table(run: Path, begun: int) -> None:
-    losses = read_losses(run / "tensorboard")
+    losses = [loss for _, loss in read_curves(run).points("loss/train/total")]
     attempts = [json.loads(line) for line in (run / "launches.jsonl").read_text().splitlines()]
     resumed = attempts[-1]["resumed_batch"]
     last = newest_whole_checkpoint(run)
@@ -115,25 +116,13 @@ def print_table(run: Path, begun: int) -> None:
         "samples at the first start, at the second": " ".join(str(attempt["samples"]) for attempt in attempts),
         "steps before the kill": f"{begun}, of which {resumed} saved",
         "steps after it": f"{last.batch - resumed}",
-        "loss at the start": f"{losses[min(losses)]:.3f}",
-        "loss at the end": f"{losses[max(losses)]:.3f}",
+        "loss at the start": f"{losses[0]:.3f}",
+        "loss at the end": f"{losses[-1]:.3f}",
         "checkpoint": os.path.relpath(last.path, Path.cwd()),
     }
     print()
     for name, value in rows.items():
         print(f"{name:<42} {value}")
-
-
-def read_losses(folder: Path) -> dict[int, float]:
-    """Training loss by step, from TensorBoard's files."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    losses: dict[int, float] = {}
-    for path in sorted(folder.rglob("events.*"), key=lambda path: path.stat().st_mtime):
-        events = EventAccumulator(str(path)).Reload()
-        if "loss/train/total" in events.Tags()["scalars"]:
-            losses.update({event.step: event.value for event in events.Scalars("loss/train/total")})
-    return losses
 
 
 if __name__ == "__main__":

@@ -94,6 +94,12 @@ def test_boxes_by_mouse_and_a_conversation(browser: Chrome, address: str, pictur
     assert len(boxes) == 2
     for box, wanted in zip(boxes, drawn, strict=True):
         assert box == pytest.approx(wanted, abs=3)
+    for left, top, _, _ in boxes:
+        look = (
+            "return [...document.querySelector('#area canvas').getContext('2d').getImageData(...arguments, 1, 1).data]"
+        )
+        red, _, blue, _ = browser.execute_script(look, left + 40, top)
+        assert red > 150 > 80 > blue, "the side of the box is not drawn"
     ask(browser, "Is <mask> above <mask>?", 1)
     assert "Is Region [0] above Region [1]?" in browser.find_element(By.ID, "said").text
     source = until(browser, lambda there: there.find_element(By.CSS_SELECTOR, "#seen img").get_attribute("src"))

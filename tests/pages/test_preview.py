@@ -17,6 +17,7 @@ from theworld.data.shards.convert import convert
 from theworld.errors import UserError
 from theworld.model.build import load_processor
 from theworld.pages.pick_samples import StoredSamples
+from theworld.pages.preview_page import is_of_kind
 from theworld.pages.shown_sample import named, show_sample
 
 EVIL = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title='owned'\">{{ 7 * 7 }}"
@@ -130,6 +131,24 @@ def test_a_region_that_nothing_draws_is_said(raw: Raw) -> None:
     sample["conversations"] = turns("Is Region [3] wide?", "Yes.")
     assert "Region [3] is named, but has no box" in show_sample(sample, "", None).warnings
     assert named("Region [1] of Region [" + "9" * 5000 + "]") == [1]
+
+
+def test_a_first_turn_that_is_too_long_is_cut_too(raw: Raw, encoder: SampleEncoder) -> None:
+    """Nothing of the sample is trained on then, and it is found among the truncated ones."""
+    sample = dict(StoredSamples(raw.out)[0])
+    sample["conversations"] = turns("Why? " * 400, "Because.")
+    shown = show_sample(sample, "", encoder)
+    assert shown.truncated
+    assert [turn.state for turn in shown.turns] == ["masked"]
+    assert is_of_kind(sample, "truncated", encoder)
+
+
+def test_what_a_search_finds_is_what_is_shown_so(raw: Raw, encoder: SampleEncoder) -> None:
+    stored = StoredSamples(raw.out)
+    for place in range(len(stored)):
+        shown = show_sample(stored[place], "", encoder)
+        assert is_of_kind(stored[place], "truncated", encoder) == shown.truncated
+        assert is_of_kind(stored[place], "irregular", encoder) == shown.irregular
 
 
 def test_tokens_without_a_world(raw: Raw) -> None:

@@ -45,12 +45,13 @@ def run(raw_sample: Path, mds_sample: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def write_metrics(folder: Path, start: int, values: dict[int, float], name: str = "loss/train/total") -> None:
-    """An event file of a start, as old as its number."""
+    """An event file that a start began; the older the start, the later it was changed last."""
     with SummaryWriter(str(folder / f"start-{start}")) as writer:
         for step, value in values.items():
             writer.add_scalar(name, value, step)
     (path,) = (folder / f"start-{start}").iterdir()
-    os.utime(path, (start * 1000, start * 1000))
+    path = path.rename(path.with_name(f"events.out.tfevents.{start}.host.1.0"))
+    os.utime(path, (9000 - start, 9000 - start))
 
 
 def test_what_a_later_start_did_again_stands(tmp_path: Path) -> None:
@@ -69,7 +70,6 @@ def test_an_event_file_that_a_kill_has_cut(tmp_path: Path, damage: bytes) -> Non
     (first,) = (tmp_path / "start-1").iterdir()
     with first.open("ab") as events:
         events.write(damage)
-    os.utime(first, (1000, 1000))
     (tmp_path / "start-1" / "events.out.tfevents.0.empty").write_bytes(damage)
     assert len(read_curves(tmp_path).points("loss/train/total")) == 6
 

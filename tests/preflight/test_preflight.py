@@ -50,6 +50,8 @@ def test_a_run_that_would_work(configure: Callable[..., Config]) -> None:
     assert found["GPU memory"].state == OK
     assert found["tokens a sample"].figures["image"] == 16
     assert sum(found["tokens a sample"].figures["histogram"]["counts"]) == 26
+    more = by_name(check_run(configure("train_loader.expected_samples=90"), 1, 1))
+    assert more["a pass"].figures == {"steps": 12, "samples": 90}
     # What a GPU has is not known where none is: no failure, and what is needed is said.
     alone = by_name(check_run(configure(), 1, 1))
     assert alone["GPU memory"].state == UNKNOWN
@@ -77,6 +79,8 @@ def test_the_shares_are_those_of_the_encoded_samples(configure: Callable[..., Co
         (("global_train_batch_size=9",), 2, None, "configuration", "does not divide by 2 ranks"),
         (("convert.out=/nowhere",), 1, None, "data set", "no index.json"),
         (("train_loader.dataset.max_seq_len=20",), 1, None, "samples", "raise it, or use fewer world tokens"),
+        (("train_loader.dataset.cache_limit=1kb",), 1, None, "cache", "cache_limit allows"),
+        (("train_loader.expected_samples=auto", "convert.out=/nowhere"), 1, None, "a pass", "no index.json"),
         ((), 1, 10**9, "GPU memory", "GiB are needed on a GPU of 0.9 GiB"),
         (("hub.repo_id=someone/somewhere",), 1, None, "Hub", "so nothing can be uploaded"),
         (("model.gemma=/nowhere/gemma",), 1, None, "model", "/nowhere/gemma"),

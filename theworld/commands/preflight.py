@@ -3,7 +3,7 @@
 All that can be known without training: configuration, versions, data set, steps and hours of a pass, shares of samples
 cut and of regions without boxes (of 2,000 samples by chance, with 95 % intervals), tokens a sample, room in the cache,
 /dev/shm and the save folder, memory of a GPU, rights on the Hub. Each rank's device is measured: rate, memory errors,
-clock, and the network between the ranks; the composer launcher and srun start it as they start the training.
+clock, and the network between the ranks, which the composer launcher starts as it starts the training.
 Exit code 0: nothing would fail; unknown is no failure. 1: the run would fail. 2: the configuration cannot be read.
 """
 
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     parser = cli.Parser("recipes/preflight.py", __doc__, SECTIONS)
     parser.add_argument("--json", action="store_true", help="the verdicts and their figures as JSON")
     parser.add_argument("--ranks", metavar="N", type=int, help="that will train (default: those started here)")
-    parser.add_argument("--gpu", metavar="GB", type=float, help="memory of a GPU (default: that of those here)")
+    parser.add_argument("--gpu", metavar="GB", type=float, help="memory of a GPU (default: of the smallest here)")
     parser.add_argument("--samples-per-second", metavar="N", type=float, help="of all ranks: for the hours of a pass")
     given = parser.parse(argv)
     config = load_config(given.settings)
@@ -36,19 +36,18 @@ def main(argv: list[str]) -> int:
     from theworld.preflight.all_checks import check_run
     from theworld.preflight.gpu_health import check_health
     from theworld.preflight.verdicts import as_table, would_fail
+    from theworld.train.fit_memory import smallest_gpu
 
     started = cli.world_size()
     if started > 1:
         dist.initialize_dist(get_device(config.device), timeout=config.dist_timeout)
     on_gpu = torch.cuda.is_available() and config.device != "cpu"
     device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-    health = check_health(device)
+    health, smallest = check_health(device), smallest_gpu(config)
     if cli.rank() != 0:
         # Rank 0 alone speaks; its exit code is that of all.
         return EXIT_DONE
-    gpu = int(given.gpu * 1e9) if given.gpu else None
-    if gpu is None and on_gpu:
-        gpu = torch.cuda.get_device_properties(device).total_memory
+    gpu = int(given.gpu * 1e9) if given.gpu else smallest
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     verdicts = [*check_run(config, given.ranks or started, local, gpu, given.samples_per_second), *health]
     if given.json:

@@ -24,7 +24,9 @@ function draw(moving) {
   const unit = Math.max(size.width, size.height) / 400;
   pen.lineWidth = unit;
   pen.font = `bold ${Math.ceil(12 * unit)}px sans-serif`;
-  [...boxes(), ...(moving ? [moving] : [])].forEach(([x1, y1, x2, y2], number) => {
+  // As the model sees it: the same box twice is one region.
+  const regions = new Map([...boxes(), ...(moving ? [moving] : [])].map(box => [String(box), box]));
+  [...regions.values()].forEach(([x1, y1, x2, y2], number) => {
     pen.strokeStyle = pen.fillStyle = "#e00";
     pen.strokeRect(x1, y1, x2 - x1, y2 - y1);
     pen.fillText(`[${number}]`, x1 + 2 * unit, y1 + 13 * unit);

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from theworld.data.batches.sample_encoder import SampleEncoder
+from theworld.data.samples.decode import decode_sample
+from theworld.data.samples.regions import read_turns, unique_regions
 from theworld.errors import UserError
 from theworld.files import read_json_lines
 from theworld.pages.page_file import render
 from theworld.pages.pick_samples import StoredSamples
-from theworld.pages.shown_sample import ShownSample, show_sample
+from theworld.pages.shown_sample import ShownSample, show_sample, undrawn
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,13 @@ def preview(root: Path, wanted: Wanted, encoder: SampleEncoder | None = None, dr
 
 
 def is_of_kind(sample: dict[str, Any], kind: str, encoder: SampleEncoder | None) -> bool:
-    """Whether a stored sample is truncated, or irregular."""
-    shown = show_sample(sample, "", encoder if kind == "truncated" else None)
-    return shown.truncated if kind == "truncated" else shown.irregular
+    """Whether a stored sample is truncated, or irregular; no more of it is looked at than that takes."""
+    if kind == "irregular":
+        decoded = decode_sample(sample, draw_bboxes=False)
+        return bool(decoded.problems or undrawn(decoded.turns, len(unique_regions(sample["bbox"]))))
+    assert encoder is not None
+    turns, _ = read_turns(sample["conversations"], sample["bbox"])
+    return encoder.encode_turns(turns)[2] < len(turns)
 
 
 def rejected_of(root: Path) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ def read_curves(save_folder: Path) -> Curves:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     curves = Curves()
-    for path in sorted(save_folder.rglob("events.out.tfevents.*"), key=lambda path: (path.stat().st_mtime_ns, path)):
+    for path in sorted(save_folder.rglob("events.out.tfevents.*"), key=begun):
         events = EventAccumulator(str(path), size_guidance={"scalars": MOST_POINTS}).Reload()
         newest = 0.0
         for name in events.Tags()["scalars"]:
@@ -45,3 +45,10 @@ def read_curves(save_folder: Path) -> Curves:
         if newest:
             curves.times.append(newest)
     return curves
+
+
+def begun(path: Path) -> tuple[int, int]:
+    """When a file was begun, in the second that its name has. When it was changed last tells nothing: a start that was
+    superseded may write once more."""
+    second = path.name.split(".")[3]
+    return int(second) if second.isdigit() else 0, path.stat().st_mtime_ns

@@ -125,7 +125,7 @@ def show_sample(
         warnings=tuple(warnings),
         entry=json.dumps({key: plain(value) for key, value in stored.items() if key not in NOT_SHOWN}, indent=1),
         tokens=count_tokens(encoder, encoded.input_ids, encoded.labels) if encoder and encoded else None,
-        truncated="cut" in states,
+        truncated=encoded is not None and encoded.turns_cut > 0,
         irregular=irregular,
     )
 

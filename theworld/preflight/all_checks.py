@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from theworld.config.schema import Config
+from theworld.data.batches.sample_encoder import SampleEncoder
 from theworld.errors import UserError
+from theworld.model.build import load_processor
 from theworld.model.check_model import check_model_config
 from theworld.preflight.data_checks import check_data_set, check_samples, check_steps
 from theworld.preflight.machine_checks import (
+    check_cache,
     check_checkpoints,
     check_hub_rights,
     check_memory,
     check_shared_memory,
-    check_temporary,
     check_versions,
 )
 from theworld.preflight.verdicts import FAIL, OK, Verdict, check
@@ -44,18 +46,19 @@ def check_run(
         check("a pass", lambda: check_steps(config, samples_per_second)),
     ]
     try:
-        verdicts += check_samples(config, seed)
+        encoder = SampleEncoder(load_processor(config.model), config.train_loader.dataset.max_seq_len)
+        verdicts += check_samples(config, encoder, seed)
+        picture = encoder.picture_bytes()
+        verdicts.append(check("shared memory", lambda: check_shared_memory(config, picture, ranks, ranks_of_node)))
     except UserError as error:
         verdicts.append(Verdict("samples", FAIL, str(error)))
-    verdicts.append(check("cache", lambda: check_temporary(config)))
+    verdicts.append(check("cache", lambda: check_cache(config)))
     try:
         memory = MemoryOfRun(config)
     except UserError as error:
         return [*verdicts, Verdict("model", FAIL, str(error))]
-    side = memory.model.config.vision_config.image_size
     return [
         *verdicts,
-        check("shared memory", lambda: check_shared_memory(config, side, ranks, ranks_of_node)),
         check("checkpoints", lambda: check_checkpoints(config, memory)),
         check("GPU memory", lambda: check_memory(config, memory, ranks, gpu)),
         check("Hub", lambda: check_hub_rights(config)),

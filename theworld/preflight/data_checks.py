@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from theworld.config.schema import Config
-from theworld.data.batches.expectation import promised_samples
+from theworld.data.batches.expectation import promised_samples, remember
 from theworld.data.batches.sample_encoder import SampleEncoder
-from theworld.data.cache.snapshot import Snapshot, read_snapshot
+from theworld.data.cache.snapshot import read_snapshot
 from theworld.data.samples.regions import read_turns
 from theworld.errors import UserError
 from theworld.evaluation.intervals import wilson
-from theworld.model.build import load_processor
 from theworld.monitor.status_table import size
 from theworld.pages.pick_samples import StoredSamples
 from theworld.preflight.verdicts import FAIL, OK, UNKNOWN, WARN, Verdict
+from theworld.train.records import earlier_starts
 
 SAMPLES = 2000
 """Looked at for the shares; all, where there are fewer."""
@@ -63,10 +63,9 @@ def check_data_set(config: Config) -> Verdict:
 
 def check_steps(config: Config, samples_per_second: float | None) -> Verdict:
     """Optimizer steps of a pass, and its hours at a rate of all ranks together."""
-    snapshot: Snapshot = read_snapshot(source_of(config))
-    expected = config.train_loader.expected_samples
-    promised = promised_samples(snapshot) if expected == "auto" else expected
-    samples = max(snapshot.samples, int(promised or 0))
+    snapshot = read_snapshot(source_of(config))
+    expectation = remember(config, earlier_starts(Path(str(config.save_folder))), snapshot)
+    samples = max(snapshot.samples, expectation.samples(snapshot) or 0)
     steps = math.ceil(samples / config.global_train_batch_size)
     figures = {"steps": steps, "samples": samples}
     text = f"{steps:,} steps of {config.global_train_batch_size} samples"
@@ -93,12 +92,11 @@ class Shares:
     """Tokens of each."""
 
 
-def check_samples(config: Config, seed: int) -> list[Verdict]:
+def check_samples(config: Config, encoder: SampleEncoder, seed: int) -> list[Verdict]:
     """Shares of samples cut and irregular with their intervals, and their lengths."""
     where = source_of(config)
     if "://" in where:
         return [Verdict("samples", UNKNOWN, f"{where}: the shards are not on this machine")]
-    encoder = SampleEncoder(load_processor(config.model), config.train_loader.dataset.max_seq_len)
     stored = StoredSamples(Path(where))
     shares = look_at(stored, encoder, stored.some(SAMPLES, seed))
     return [cut_verdict(shares, encoder), irregular_verdict(shares), length_verdict(shares, encoder)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from importlib import metadata
 from pathlib import Path
 
@@ -12,8 +11,10 @@ import torch
 from packaging.requirements import Requirement
 
 from theworld.config.schema import Config
+from theworld.config.sizes import parse_bytes
+from theworld.data.cache.shard_cache import default_cache_folder, make_cache_folder
 from theworld.data.cache.snapshot import read_snapshot
-from theworld.data.cache.space import SMALLEST_IN_SHARDS
+from theworld.data.cache.space import check_capacity
 from theworld.files import nearest_folder
 from theworld.hub.access import check_write_access
 from theworld.monitor.status_table import size
@@ -21,10 +22,7 @@ from theworld.preflight.data_checks import source_of
 from theworld.preflight.verdicts import FAIL, OK, UNKNOWN, WARN, Verdict
 from theworld.train.fit_memory import fit_memory, needs
 from theworld.train.memory import GIB, STATES_PER_WEIGHT, MemoryOfRun
-from theworld.train.room_for_batches import SHARED
-
-PIXEL_BYTES = 3
-"""Of a pixel as uint8."""
+from theworld.train.room_for_batches import REMEDY, SHARED, bytes_kept_ready
 
 
 def check_versions() -> Verdict:
@@ -47,45 +45,47 @@ def check_versions() -> Verdict:
     return Verdict("versions", OK, f"as pinned; torch {torch.__version__}")
 
 
-def check_temporary(config: Config) -> Verdict:
-    """Room for the cache of shards on this node's disk."""
+def check_cache(config: Config) -> Verdict:
+    """Room for the cache of shards on this node's disk; its folder is made, as the run would."""
     dataset = config.train_loader.dataset
     if dataset.remote is None:
         return Verdict("cache", OK, "shards are read in place")
-    folder = nearest_folder(Path(dataset.local or os.environ.get("TMPDIR") or tempfile.gettempdir()))
-    sizes = sorted(read_snapshot(source_of(config)).shard_bytes, reverse=True)
-    free, least, whole = shutil.disk_usage(folder).free, sum(sizes[:SMALLEST_IN_SHARDS]), sum(sizes)
-    figures = {"folder": str(folder), "free_bytes": free, "least_bytes": least, "whole_bytes": whole}
-    text = f"{folder}: {size(free)} are free, the data set has {size(whole)}"
-    if free < least:
-        return Verdict("cache", FAIL, f"{text}; set TMPDIR or train_loader.dataset.local to a larger disk", figures)
+    folder = Path(dataset.local) if dataset.local else default_cache_folder(dataset.remote)
+    make_cache_folder(folder, shared=dataset.local is not None)
+    given = dataset.cache_limit
+    limit = None if given is None else parse_bytes("train_loader.dataset.cache_limit", given)
+    sizes = read_snapshot(source_of(config)).shard_bytes
+    room, whole = check_capacity(folder, limit, sizes), sum(sizes)
+    figures = {"folder": str(folder), "room_bytes": room, "whole_bytes": whole}
+    text = f"{folder}: room for {size(room)}, the data set has {size(whole)}"
     if not os.environ.get("TMPDIR") and dataset.local is None:
         return Verdict("cache", WARN, f"{text}; TMPDIR is not set", figures)
-    if free < whole:
+    if room < whole:
         return Verdict("cache", WARN, f"{text}, so that shards are fetched again and again", figures)
     return Verdict("cache", OK, text, figures)
 
 
-def check_shared_memory(config: Config, image_side: int, ranks: int, ranks_of_node: int) -> Verdict:
-    """Room in /dev/shm for the batches that the loader's workers keep ready.
+def check_shared_memory(config: Config, picture_bytes: int, ranks: int, ranks_of_node: int) -> Verdict:
+    """Room in /dev/shm for the batches that the loaders' workers keep ready.
 
     Args:
         config: of the run.
-        image_side: pixels of the language model's picture.
+        picture_bytes: of a sample.
         ranks: processes that train together.
         ranks_of_node: those on this node.
     """
-    loader = config.train_loader
-    if not loader.num_workers or not SHARED.is_dir():
+    loaders = [loader for loader in (config.train_loader, config.eval_loader) if loader is not None]
+    batch = -(-config.global_train_batch_size // ranks)
+    needed = ranks_of_node * sum(
+        bytes_kept_ready(loader.num_workers, loader.prefetch_factor, batch, picture_bytes) for loader in loaders
+    )
+    if not needed or not SHARED.is_dir():
         return Verdict("shared memory", OK, "not needed: train_loader.num_workers is 0")
-    sides = image_side**2 + (config.model.world_image_size**2 if config.model.enable_world else 0)
-    batches = ranks_of_node * loader.num_workers * loader.prefetch_factor
-    needed = batches * -(-config.global_train_batch_size // ranks) * sides * PIXEL_BYTES
     free = shutil.disk_usage(SHARED).free
     text = f"{SHARED}: {size(free)} are free, batches ahead take at most {size(needed)}"
     figures = {"free_bytes": free, "needed_bytes": needed}
     if needed > free:
-        return Verdict("shared memory", FAIL, f"{text}; lower train_loader.num_workers or prefetch_factor", figures)
+        return Verdict("shared memory", FAIL, f"{text}; {REMEDY}", figures)
     return Verdict("shared memory", OK, text, figures)
 
 

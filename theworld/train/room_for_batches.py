@@ -29,8 +29,12 @@ def bytes_ahead(data: TrainData) -> int:
     if not loader.num_workers:
         return 0
     assert loader.batch_size is not None
-    batches = loader.num_workers * (loader.prefetch_factor or 1)
-    return batches * loader.batch_size * data.picture_bytes
+    return bytes_kept_ready(loader.num_workers, loader.prefetch_factor or 1, loader.batch_size, data.picture_bytes)
+
+
+def bytes_kept_ready(workers: int, prefetch: int, batch: int, picture_bytes: int) -> int:
+    """What a rank's workers keep ready at most: each of them some batches of the rank's samples."""
+    return workers * prefetch * batch * picture_bytes
 
 
 def check_room_for_batches(loaders: Sequence[TrainData]) -> None:
