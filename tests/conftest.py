@@ -54,3 +54,16 @@ def smoke_config(raw: Path, mds: Path, *overrides: str) -> Config:
             *overrides,
         ]
     )
+
+
+def run_config(raw: Path, mds: Path, folder: Path, *overrides: str) -> Config:
+    """A small run on this data, in batches of 4: its save folder and its cache are in ``folder``."""
+    return smoke_config(
+        raw,
+        mds,
+        f"save_folder={folder / 'run'}",
+        f"train_loader.dataset.local={folder / 'cache'}",
+        "global_train_batch_size=4",
+        "device_train_microbatch_size=2",
+        *overrides,
+    )

@@ -15,7 +15,7 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from streaming import StreamingDataset
 
-from tests.conftest import smoke_config
+from tests.conftest import run_config
 from tests.helpers.launcher import composer, run
 from theworld.checkpoint.on_disk import newest_whole_checkpoint
 from theworld.config.schema import Config
@@ -40,18 +40,6 @@ class Observer(Callback):
 
     def eval_end(self, state: State, logger: Logger) -> None:
         self.evaluated.append(int(state.eval_timestamp.batch))
-
-
-def run_config(raw: Path, mds: Path, folder: Path, *overrides: str) -> Config:
-    return smoke_config(
-        raw,
-        mds,
-        f"save_folder={folder / 'run'}",
-        f"train_loader.dataset.local={folder / 'cache'}",
-        "global_train_batch_size=4",
-        "device_train_microbatch_size=2",
-        *overrides,
-    )
 
 
 @dataclass(frozen=True)

@@ -8,25 +8,15 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from tests.conftest import smoke_config
+from tests.conftest import run_config
 from theworld.config.schema import Config
 from theworld.errors import EXIT_DONE
 from theworld.train.run import train
 
 
 def config_of(raw: Path, mds: Path, folder: Path, *overrides: str) -> Config:
-    return smoke_config(
-        raw,
-        mds,
-        f"save_folder={folder / 'run'}",
-        f"train_loader.dataset.local={folder / 'cache'}",
-        "global_train_batch_size=4",
-        "device_train_microbatch_size=2",
-        "train_loader.num_workers=0",
-        "model.freeze.language=true",
-        "save_interval=100ba",
-        *overrides,
-    )
+    small = ("train_loader.num_workers=0", "model.freeze.language=true", "save_interval=100ba")
+    return run_config(raw, mds, folder, *small, *overrides)
 
 
 def in_force(folder: Path, key: str) -> int:
