@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 
 import pytest
-from raw_folder import Raw, entry, hashes, image_bytes, name
+from raw_folder import STATE, Raw, entry, hashes, image_bytes, name
 
 from theworld.data.shards.convert import convert
 from theworld.errors import UserError
@@ -307,7 +307,7 @@ def test_no_usable_entry(raw: Raw) -> None:
 def test_entries_under_another_key_s_name_show_which(raw: Raw) -> None:
     raw.write_json([{"image": one.pop("filename"), **one} for one in [entry(1), entry(2)]])
     with pytest.raises(UserError, match="lacks a key: filename; it has 'image', 'conversations'"):
-        convert(raw.config())
+        convert(raw.config(format="openspatial"))
 
 
 def test_what_cannot_be_parsed_is_counted_and_named_and_the_rest_is_written(raw: Raw) -> None:
@@ -368,3 +368,31 @@ def test_a_link_to_itself_among_the_images_is_counted_and_the_rest_is_written(ra
     report = convert(raw.config())
     assert (report.unreadable, report.written) == (1, 20)
     assert "folders that cannot be read" in report.table()
+
+
+def test_another_file_is_not_converted_into_the_same_folder(tmp_path: Path) -> None:
+    """It would go in by the side of the first, with counts of the last one alone."""
+    raw = Raw(tmp_path, 6)
+    raw.add_images(*range(12))
+    convert(raw.config())
+    before = hashes(raw.out)
+    raw.write_json([entry(number) for number in range(4, 12)])
+    for _ in range(2):  # the second time the file has been read before
+        with pytest.raises(
+            UserError, match=r"entries\.json lacks 4 of the 6 samples of .*, such as 0{15}[0-3]: it is another file"
+        ):
+            convert(raw.config())
+    after = {name: found for name, found in hashes(raw.out).items() if not name.startswith(STATE)}
+    assert after == {name: found for name, found in before.items() if not name.startswith(STATE)}
+    raw.write_json([entry(number) for number in range(12)])  # the first file, grown
+    assert convert(raw.config()).written == 6
+    assert len(raw.ids()) == 12
+
+
+def test_an_entry_that_an_earlier_release_took_does_not_make_it_another_file(tmp_path: Path) -> None:
+    raw = Raw(tmp_path, 6)
+    raw.add_images(*range(5))
+    convert(raw.config())
+    raw.write_json([*(entry(number, bbox="none") for number in range(4)), entry(4), entry(5)])
+    raw.add_images(5)
+    assert convert(raw.config()).written == 1

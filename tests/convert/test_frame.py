@@ -164,6 +164,7 @@ def test_samples_of_before_are_held_against_the_json_once_and_read_as_before(
     said = "3 samples of earlier generations have boxes of another size of their picture, for example"
     assert f"{said} {name(1)}; shards never change: to have them right, convert into a new data set" in caplog.text
     assert "of before: boxes of another picture" in report.table()
+    assert f"lacks 1 of the 6 samples of {raw.out}, such as {name(9)}; they stay" in caplog.text
     (shard,) = (raw.out / "gen-00000").glob("shard.00000.mds*")
     shard.rename(raw.folder / "away")
     assert convert(raw.config()).frames.before == report.frames.before, "checked once"

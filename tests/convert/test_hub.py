@@ -30,12 +30,16 @@ class Hub:
         refuse: status to answer with instead, and the Hub's own name for the error.
         break_after: bytes after which a download's connection is closed; used up one by one.
         ranges: the Range header of each download, "" for none.
+        tokens: the Authorization header of each request.
+        elsewhere: address of the server that has the content; "": this one.
     """
 
     content: bytes = b""
     refuse: tuple[int, str] | None = None
     break_after: list[int] = field(default_factory=list)
     ranges: list[str] = field(default_factory=list)
+    tokens: list[str | None] = field(default_factory=list)
+    elsewhere: str = ""
     address: str = ""
 
 
@@ -55,6 +59,16 @@ def handler_for(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 status, code = hub.refuse or (404, "EntryNotFound")
                 self.send_response(status)
                 self.send_header("X-Error-Code", code)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            hub.tokens.append(self.headers.get("Authorization"))
+            if hub.elsewhere:
+                self.send_response(302)
+                self.send_header("Location", f"{hub.elsewhere}{self.path}")
+                self.send_header("X-Linked-ETag", f'"{hashlib.sha256(hub.content).hexdigest()}"')
+                self.send_header("X-Linked-Size", str(len(hub.content)))
+                self.send_header("X-Repo-Commit", "c" * 40)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
@@ -85,6 +99,15 @@ def handler_for(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
+    yield from serve()
+
+
+@pytest.fixture
+def other_hub() -> Iterator[Hub]:
+    yield from serve()
+
+
+def serve() -> Iterator[Hub]:
     served = Hub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler_for(served))
     served.address = f"http://127.0.0.1:{server.server_port}"
@@ -105,11 +128,14 @@ def raw(tmp_path: Path, hub: Hub) -> Raw:
     return made
 
 
-def run(raw: Raw, hub: Hub, *overrides: str, url: str = URL, offline: str = "0") -> subprocess.CompletedProcess[str]:
+def run(
+    raw: Raw, hub: Hub, *overrides: str, url: str = URL, offline: str = "0", token: str | None = None
+) -> subprocess.CompletedProcess[str]:
     scratch = raw.folder / "scratch"
     scratch.mkdir(exist_ok=True)
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
     environment["HF_HUB_OFFLINE"] = offline
+    environment |= {"HF_TOKEN": token} if token else {}
     environment |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(raw.folder / "home"), "TMPDIR": str(scratch)}
     return raw.run(f"convert.json={url}", *overrides, env=environment)
 
@@ -171,6 +197,45 @@ def test_a_broken_download_goes_on_where_it_stopped(raw: Raw, hub: Hub) -> None:
     assert done.returncode == 0, done.stderr
     assert hub.ranges == [f"bytes={chunk}-"]
     assert downloaded(raw.folder / "scratch") == [hub.content]
+    assert list((raw.folder / "scratch").rglob("*.part")) == []
+
+
+def test_a_part_that_is_damaged_is_found_and_fetched_anew(raw: Raw, hub: Hub) -> None:
+    chunk = 10 << 20
+    hub.content += b" " * (2 * chunk)
+    hub.break_after = [chunk + 30_000] + [0] * 20
+    assert run(raw, hub).returncode == 2
+    (part,) = (raw.folder / "scratch").rglob("*.part")
+    content = bytearray(part.read_bytes())
+    content[99] ^= 1
+    part.write_bytes(content)
+    hub.break_after = []
+    done = run(raw, hub)
+    assert done.returncode == 2
+    assert "not what the Hub's hash says; run again" in done.stderr
+    hub.ranges = []
+    assert run(raw, hub).returncode == 0
+    assert hub.ranges == [""]
+
+
+def test_the_token_is_the_hubs_alone(raw: Raw, hub: Hub, other_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    other_hub.content = hub.content
+    hub.elsewhere = other_hub.address
+    done = run(raw, hub, token="hf_secret")
+    assert done.returncode == 0, done.stderr
+    assert set(hub.tokens) == {"Bearer hf_secret"}
+    assert other_hub.ranges == [""]
+    assert set(other_hub.tokens) == {None}
+
+
+def test_a_link_in_a_groups_folder_is_not_written_through(raw: Raw, hub: Hub) -> None:
+    cache, own = raw.folder / "cache", raw.folder / "own"
+    own.write_text("mine")
+    cache.mkdir()
+    state = hashlib.sha256(hashlib.sha256(hub.content).hexdigest().encode()).hexdigest()[:16]
+    (cache / f".{FILE.replace('/', '-')}.{state}.part").symlink_to(own)
+    assert run(raw, hub, f"convert.json_cache={cache}").returncode == 2
+    assert own.read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,11 @@ import time
 from pathlib import Path
 
 import psutil
+import pyarrow
 import pytest
+from pyarrow import parquet
 from raw_folder import STATE, Raw, hashes, image_bytes, name
+from shapes import llava
 from streaming import StreamingDataset
 
 from theworld.data.shards.convert import convert
@@ -49,7 +52,7 @@ def run_and_kill(raw: Raw, seconds: float, *overrides: str) -> bool:
             workers = psutil.Process(process.pid).children(recursive=True)
             process.kill()
             process.wait()
-            _, alive = psutil.wait_procs(workers, timeout=20)
+            _, alive = psutil.wait_procs(workers, timeout=300)
             assert not alive, "workers outlived the converter"
             return True
     return False
@@ -105,7 +108,40 @@ def test_fifty_random_kills_change_nothing(tmp_path: Path) -> None:
         assert (hashes(raw.out), hashes(raw.folder / "out-eval")) == expected, f"seed {seed}, round {rounds}"
         assert not verify(raw.out).problems
         left = [path.name.partition("-")[0] for path in (raw.out / STATE).iterdir()]
-        assert sorted(left) == ["entries", "image", "lock", "source.json"]
+        assert sorted(left) == ["entries", "format.json", "image", "lock", "source.json"]
+        shutil.rmtree(raw.folder)
+
+
+@pytest.mark.slow
+def test_kills_change_nothing_where_pictures_are_inside_and_ids_repeat(tmp_path: Path) -> None:
+    """Parquet that grows, three entries of each picture, killed at 12 random moments."""
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    pictures, turns = map(image_bytes, range(200)), [llava("What?", f"It is {number}.") for number in range(600)]
+    entries = [{"image": data, "conversations": turns[n * 3 + k]} for n, data in enumerate(pictures) for k in range(3)]
+    given = ("convert.images=null", "convert.holdout=0.2")
+
+    def grow(raw: Raw, count: int) -> str:
+        path = raw.folder / "entries.parquet"
+        parquet.write_table(pyarrow.Table.from_pylist(entries[:count]), path)
+        return f"convert.json={path}"
+
+    quiet = Raw(tmp_path / "quiet", 0)
+    started = time.monotonic()
+    for count in (300, 600):
+        assert quiet.run(grow(quiet, count), *given).returncode == 0
+    duration = (time.monotonic() - started) / 2
+    expected = hashes(quiet.out), hashes(quiet.folder / "out-eval")
+    assert len(quiet.ids()) == len(set(quiet.ids())) > 400
+    kills = 0
+    while kills < 12:
+        raw = Raw(tmp_path / f"round-{kills}", 0)
+        for count in (300, 600):
+            while run_and_kill(raw, chance.uniform(0.3, 1.1) * duration, grow(raw, count), *given):
+                kills += 1
+            assert raw.run(grow(raw, count), *given).returncode == 0
+        assert (hashes(raw.out), hashes(raw.folder / "out-eval")) == expected, f"seed {seed}, kills {kills}"
         shutil.rmtree(raw.folder)
 
 
@@ -119,12 +155,12 @@ def same_times(source: Path, target: Path) -> None:
 def stop_in_the_middle(raw: Raw, number: signal.Signals) -> tuple[int, str, list[Path]]:
     """Signal the command once a first shard is finished: exit code, stderr, finished shards."""
     process = subprocess.Popen(raw.command(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (shards := list(raw.out.glob(f"{STATE}/pending-*/fragments/*.json"))):
         assert process.poll() is None
         assert time.monotonic() < deadline
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     return process.returncode, errors, shards
 
 
@@ -170,7 +206,7 @@ def test_a_killed_worker_is_one_line_and_the_next_run_goes_on(tmp_path: Path) ->
     raw = Raw(tmp_path / "raw", 1500)
     raw.add_images(*range(1500))
     with subprocess.Popen(raw.command(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not list(raw.out.glob(f"{STATE}/pending-*/fragments/*.json")):
             assert process.poll() is None
             assert time.monotonic() < deadline
@@ -178,7 +214,7 @@ def test_a_killed_worker_is_one_line_and_the_next_run_goes_on(tmp_path: Path) ->
             child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())
         ]
         workers[0].kill()
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == 2
     assert errors.count("error:") == 1
     assert "a worker process was killed" in errors
@@ -191,14 +227,14 @@ def test_a_second_converter_says_so(tmp_path: Path) -> None:
     raw = Raw(tmp_path / "raw", 600)
     raw.add_images(*range(600))
     with quiet_start(raw) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not list(raw.out.glob(f"{STATE}/pending-*")):
             assert time.monotonic() < deadline
         process.send_signal(signal.SIGSTOP)
         with pytest.raises(UserError, match=f"another converter \\(process {process.pid} on "):
             convert(raw.config())
         process.send_signal(signal.SIGCONT)
-        process.wait(timeout=60)
+        process.wait(timeout=300)
     assert process.returncode == 0
     assert len(raw.ids()) == 600
 

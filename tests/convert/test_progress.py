@@ -2,51 +2,32 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-import pty
-import struct
-import subprocess
-import termios
 from pathlib import Path
 
 import pytest
 from raw_folder import Raw
 
+from tests.helpers.terminal import on_terminal
 from theworld.data.shards.convert_report import ConvertProgress
 
 
 def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
     raw = Raw(tmp_path / "raw", 300)
     raw.add_images(*range(300))
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
-    with subprocess.Popen(raw.command(), stdout=subprocess.PIPE, stderr=follower) as process:
-        os.close(follower)
-        shown = b""
-        while chunk := read_terminal(leader):
-            shown += chunk
-        process.communicate()
-    os.close(leader)
-    assert process.returncode == 0
-    assert b"300/300" in shown
-    assert b"images/s" in shown
-
-
-def read_terminal(leader: int) -> bytes:
-    """What the program wrote; nothing once it has closed its end."""
-    try:
-        return os.read(leader, 1 << 16)
-    except OSError:
-        return b""
+    returned, shown = on_terminal(raw.command())
+    assert returned == 0
+    assert "300/300" in shown
+    assert "images/s" in shown
 
 
 def test_no_bar_in_a_log(tmp_path: Path) -> None:
     raw = Raw(tmp_path / "raw", 30)
     raw.add_images(*range(30))
     done = raw.run()
-    assert done.stderr == ""
+    (line,) = done.stderr.splitlines()
+    assert "INFO convert.format: auto takes openspatial for" in line
+    assert raw.run().stderr == ""
 
 
 def test_lines_in_a_log_tell_rate_and_time_left(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,14 @@ from streaming import StreamingDataset
 from tests.conftest import smoke_config
 from tests.helpers.loader import open_data
 from tests.helpers.tensorboard import losses
+from tests.helpers.terminal import seen
 from theworld.config.schema import Config
 from theworld.data.cache.latent_store import latent_wish
 from theworld.data.latents.latent_encoder import LatentEncoder, from_bytes, sample_pixels
 from theworld.data.latents.record import LatentRecord
 from theworld.data.shards.add_latents import FRAGMENTS, add_latents
 from theworld.data.shards.convert import convert
+from theworld.data.shards.pictures import Pictures
 from theworld.errors import UserError
 from theworld.model.base import resolve_vae
 from theworld.train import run
@@ -46,8 +50,11 @@ def with_latents(raw_sample: Path, mds_sample: Path, tmp_path_factory: pytest.Te
     """The converted sample with its latents."""
     folder = tmp_path_factory.mktemp("latents")
     mds = Path(shutil.copytree(mds_sample, folder / "mds"))
-    added = add_latents(config_on(raw_sample, mds, folder))
+    shown: list[str] = []
+    with seen(shown):
+        added = add_latents(config_on(raw_sample, mds, folder))
     assert (added.samples, added.before, added.generations) == (26, 0, ["mds/gen-00000"])
+    assert re.search(r"gen-00000: 100%.* 26/26 .* samples/s", shown[0]), "a bar on a terminal"
     return mds
 
 
@@ -267,3 +274,12 @@ def test_no_data_set_or_no_world_is_one_line(raw_sample: Path, with_latents: Pat
 def test_bytes_that_are_no_latent_are_refused() -> None:
     with pytest.raises(ValueError, match="not a square latent"):
         from_bytes(b"\0" * 100)
+
+
+def test_a_killed_worker_is_one_line_that_names_the_setting(
+    raw_sample: Path, mds_sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mds = Path(shutil.copytree(mds_sample, tmp_path / "mds"))
+    monkeypatch.setattr(Pictures, "__getitem__", lambda *_: os.kill(os.getpid(), signal.SIGBUS))
+    with pytest.raises(UserError, match=r"worker was killed .*Bus error.*/dev/shm is full.*convert\.workers\)$"):
+        add_latents(config_on(raw_sample, mds, tmp_path))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -44,6 +46,29 @@ def test_writes_json_and_images(tmp_path: Path) -> None:
     assert (summary.samples, summary.available, summary.written) == (10, 10, 10)
     assert summary.json_bytes == (tmp_path / "openspatial.json").stat().st_size
     assert summary.image_bytes == sum(path.stat().st_size for path in summary.images.iterdir())
+
+
+def test_captions_are_of_the_same_pictures_and_true(tmp_path: Path) -> None:
+    generate(tmp_path, samples=10, seed=2, size=SIZE)
+    pictures = hashes(tmp_path / "images")
+    done = generate(tmp_path, samples=10, seed=2, size=SIZE, captions=True)
+    assert (done.json.name, done.written) == ("captions.json", 0)
+    assert hashes(tmp_path / "images") == pictures
+    for index, entry in enumerate(json.loads(done.json.read_text())):
+        scene = describe(2, index, SIZE).scene
+        assert entry["image"] == f"{entry['id']}.jpg" == f"{filename(2, index)}.jpg"
+        found = re.fullmatch(r"From left to right, (.+) (on a table|in a room|in a field)\.", entry["caption"])
+        assert found is not None, entry
+        assert found[2].endswith(scene.kind)
+        middles = []
+        for name in re.split(r", | and ", found[1]):
+            seen = [k for k, one in enumerate(scene.things) if name.split(" ", 1)[1].endswith(one.category)]
+            seen = [k for k in seen if scene.gray or scene.things[k].colour in name]
+            assert len(seen) == 1, (name, scene.things)
+            columns = np.flatnonzero((scene.labels == seen[0] + 1).any(axis=0))
+            middles.append(columns[0] + columns[-1])
+        assert len(middles) >= 3
+        assert middles == sorted(middles)
 
 
 def test_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
@@ -127,7 +152,7 @@ def test_a_killed_worker_is_told_in_one_line(tmp_path: Path) -> None:
         ]
         assert len(workers) == 2
         workers[0].kill()
-        _, errors = process.communicate()
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == 2
     assert errors.count("\n") == 1
     assert "worker process was killed" in errors

@@ -1,14 +1,16 @@
 """Add world latents to a converted data set: python convert/add_latents.py [YAML] [key=value ...]
 
 Reads convert.out, convert.workers, model.cosmos, model.world_image_size and train_loader.dataset.draw_bboxes. Writes
-convert.out/world_latents; the images are not written again. Killed and run again, it goes on.
+convert.out/world_latents; the images are not written again. It takes every GPU of the machine; for several machines,
+composer -n RANKS convert/add_latents.py ... or slurm/add_latents.sbatch, a rank for each GPU. Killed and run again, by
+as many ranks or others, it goes on behind the last finished shards.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
-from theworld.cli import Parser, run, say
+from theworld.cli import Parser, rank, run, say
 from theworld.config.load import load_config
 from theworld.errors import EXIT_DONE
 
@@ -19,11 +21,12 @@ def main(argv: list[str]) -> int:
     from theworld.data.shards.add_latents import add_latents
 
     added = add_latents(config)
-    say(
-        f"{config.convert.out}: {added.samples:,} latents added in {len(added.generations)} generations "
-        f"({added.bytes / 1e6:,.1f} MB, {added.seconds:.1f} s), {added.before:,} were there"
-    )
+    if rank() == 0:
+        say(
+            f"{config.convert.out}: {added.samples:,} latents added in {len(added.generations)} generations "
+            f"({added.bytes / 1e6:,.1f} MB, {added.seconds:.1f} s), {added.before:,} were there"
+        )
     return EXIT_DONE
 
 
-command = partial(run, main)
+command = partial(run, main, in_ranks=True)

@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 
 from theworld.synthetic.dialogue import Turn, converse
 from theworld.synthetic.paint import encode, paint
+from theworld.synthetic.picture_caption import caption
 from theworld.synthetic.scene import Region, Scene, compose
 
 _PROFILE_SHARE = 0.3
@@ -60,6 +61,10 @@ class Sample:
             "rle": [masks[k] for k in order],
             "bbox": [boxes[k] for k in order],
         }
+
+    def caption_entry(self) -> dict[str, Any]:
+        """The entry of a set of pictures with captions: ``id, image, caption``, without regions."""
+        return {"id": self.filename, "image": f"{self.filename}.jpg", "caption": caption(self.scene)}
 
     def jpeg(self) -> bytes:
         """The picture: a baseline JPEG, of 300 kB on average at 1024 pixels."""

@@ -1,4 +1,4 @@
-"""Write the built-in sample to a folder: ``openspatial.json`` and ``images/``."""
+"""Write the built-in sample to a folder: ``openspatial.json`` or ``captions.json``, and ``images/``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import math
 import multiprocessing
 import os
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,14 @@ import numpy as np
 
 from theworld.errors import UserError
 from theworld.files import write_bytes
-from theworld.processes import end_with_parent, leave_interrupts_to_parent
+from theworld.processes import end_broken, end_with_parent, kill_workers, leave_interrupts_to_parent
 from theworld.progress import Progress
 from theworld.synthetic.sample import describe, filename
 
 log = logging.getLogger(__name__)
 
 JSON_NAME = "openspatial.json"
+CAPTIONS_NAME = "captions.json"
 IMAGES_NAME = "images"
 MIN_SIZE, MAX_SIZE = 64, 2048
 SAMPLES_PER_TASK = 8
@@ -70,6 +71,7 @@ class _Task:
     start: int
     available: tuple[bool, ...]
     images: Path
+    captions: bool
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,9 @@ def generate(
     available: float = 1.0,
     workers: int | None = None,
     size: int = 1024,
+    captions: bool = False,
 ) -> Summary:
-    """Write a data set in the format of OpenSpatialDataset.
+    """Write a data set in the format of OpenSpatialDataset, or one of pictures with captions.
 
     Sample i depends on ``seed``, ``size`` and i alone: a larger set starts with the smaller one, and the bytes do not
     depend on the workers. Of the images, those whose hash of seed and name ranks lowest are written, so that a higher
@@ -95,12 +98,13 @@ def generate(
     that a call with a higher share wrote are never removed.
 
     Args:
-        out: folder for ``openspatial.json`` and ``images/``; made when missing.
+        out: folder for the JSON and ``images/``; made when missing.
         samples: number of entries.
         seed: of the whole set.
         available: share of the images to write, 0 to 1; the JSON names all of them.
         workers: processes; by default one a core, and one for few samples.
         size: longest side of the images, pixels.
+        captions: write ``captions.json`` (``id, image, caption``), of the same pictures, and no ``openspatial.json``.
 
     Raises:
         UserError: an argument out of range, or a file that cannot be written.
@@ -113,8 +117,8 @@ def generate(
         if workers is None:
             workers = min(_cores(), max(1, samples // (2 * SAMPLES_PER_TASK)))
         flags = choose_available(seed, samples, available)
-        tasks = _tasks(seed, size, flags, images)
-        return _write(out, tasks, samples, int(flags.sum()), workers)
+        tasks = _tasks(seed, size, flags, images, captions)
+        return _write(out / (CAPTIONS_NAME if captions else JSON_NAME), tasks, samples, int(flags.sum()), workers)
     except BrokenProcessPool as error:
         raise UserError(f"{out}: a worker process was killed (out of memory?); run the same command again") from error
     except OSError as error:
@@ -154,15 +158,15 @@ def _check(samples: int, seed: int, available: float, workers: int | None, size:
         raise UserError(f"size is the longest side in pixels: give {MIN_SIZE} to {MAX_SIZE}, not {size}")
 
 
-def _tasks(seed: int, size: int, flags: np.ndarray, images: Path) -> Iterator[_Task]:
+def _tasks(seed: int, size: int, flags: np.ndarray, images: Path, captions: bool) -> Iterator[_Task]:
     for start in range(0, len(flags), SAMPLES_PER_TASK):
         chunk = tuple(bool(flag) for flag in flags[start : start + SAMPLES_PER_TASK])
-        yield _Task(seed, size, start, chunk, images)
+        yield _Task(seed, size, start, chunk, images, captions)
 
 
-def _write(out: Path, tasks: Iterator[_Task], samples: int, available: int, workers: int) -> Summary:
+def _write(path: Path, tasks: Iterator[_Task], samples: int, available: int, workers: int) -> Summary:
     """Collect the entries in order into the JSON, which gets its name when it is complete."""
-    path, aside = out / JSON_NAME, out / f".{JSON_NAME}.tmp"
+    aside = path.with_name(f".{path.name}.tmp")
     written = image_bytes = 0
     progress = Progress(samples, "samples")
     try:
@@ -183,7 +187,7 @@ def _write(out: Path, tasks: Iterator[_Task], samples: int, available: int, work
         progress.close()
         aside.unlink(missing_ok=True)
     size = path.stat().st_size
-    return Summary(path, out / IMAGES_NAME, samples, available, written, size, image_bytes, changed)
+    return Summary(path, path.parent / IMAGES_NAME, samples, available, written, size, image_bytes, changed)
 
 
 def _in_order(tasks: Iterator[_Task], workers: int) -> Iterator[_Done]:
@@ -200,7 +204,12 @@ def _in_order(tasks: Iterator[_Task], workers: int) -> Iterator[_Done]:
                 if task is not None:
                     waiting.append(pool.submit(_render, task))
                 if waiting and (task is None or len(waiting) >= workers * TASKS_AHEAD):
+                    while not wait([waiting[0]], timeout=1.0).done:
+                        end_broken(pool)
                     yield waiting.popleft().result()
+        except BrokenProcessPool:
+            kill_workers(pool)
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -216,7 +225,7 @@ def _render(task: _Task) -> _Done:
     written = image_bytes = 0
     for offset, available in enumerate(task.available):
         sample = describe(task.seed, task.start + offset, task.size)
-        entries.append(json.dumps(sample.entry()))
+        entries.append(json.dumps(sample.caption_entry() if task.captions else sample.entry()))
         if available:
             image = sample.jpeg()
             written += _put(task.images / f"{sample.filename}.jpg", image)

@@ -20,15 +20,23 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from theworld.data.entries.check_entry import BadEntry, check_entry, id_key
-from theworld.data.entries.columns import MASKS, columns_with, encode_record, of_entry
-from theworld.data.entries.stream import BrokenJson, read_entries
+from theworld.data.entries.check_entry import BadEntry, id_key
+from theworld.data.entries.columns import ABOUT, MASKS, columns_with, of_entry
+from theworld.data.entries.formats.entry_format import EntryFormat, Parsed
+from theworld.data.entries.formats.openspatial import OpenSpatial
+from theworld.data.entries.picture_sets import TEXT_ALONE, PictureSets
+from theworld.data.entries.picture_spool import PictureSpool
+from theworld.data.entries.read_source import read_source
+from theworld.data.entries.repeated_ids import SeenKeys, Suffixes
+from theworld.data.entries.stream import BrokenJson
 from theworld.errors import UserError
 from theworld.files import load_arrays, read_json, save_arrays, sync_file, write_json
 
 VERSION = 2
 BLOCK = 1024
 DUPLICATE = "id named more than once"
+IMAGES = "images"
+"""Of the index, where the images' names are not the ids."""
 
 
 @dataclass
@@ -36,12 +44,14 @@ class Block:
     """Entries in file order, each id once; n rows.
 
     Attributes:
-        keys: (n,) uint64, :func:`~theworld.data.entries.check_entry.id_key`.
+        keys: (n,) uint64, :func:`~theworld.data.entries.check_entry.id_key` of the ids, by which samples are known.
+        images: (n,) uint64, the same of the images' names, by which files are found; several entries may have one.
         offsets: (n,) int64, where the record starts, in bytes.
         lengths: (n,) int64, bytes of the record with its newline.
     """
 
     keys: np.ndarray
+    images: np.ndarray
     offsets: np.ndarray
     lengths: np.ndarray
 
@@ -53,8 +63,9 @@ class Summary:
     Attributes:
         entries: entries in the file, good or not.
         good: entries that can become samples.
-        example: id of the first good entry, or "".
+        example: image's name of the first good entry, or "".
         reasons: reason to number of entries that it ruled out.
+        suffixed: good entries whose id was there before, so that theirs bears a number.
         broken: the line to show if the file is not JSON to its end.
     """
 
@@ -62,27 +73,37 @@ class Summary:
     good: int = 0
     example: str = ""
     reasons: dict[str, int] = field(default_factory=dict)
+    suffixed: int = 0
     broken: str | None = None
 
 
-class SeenKeys:
-    """The keys so far, as a sorted array: 8 bytes each, where a set of int takes a hundred."""
+class Names:
+    """Gives each good entry an id of its own, or drops it.
 
-    def __init__(self) -> None:
-        self.keys = np.zeros(0, np.uint64)
-        self.repeated = 0
+    Args:
+        by_path: entries that repeat an id have other contents, and get a number; else the first one counts.
+    """
 
-    def add(self, keys: np.ndarray) -> np.ndarray:
-        """(n,) bool: which of the keys (n,) uint64 come for the first time; the others are counted."""
-        first = np.zeros(len(keys), bool)
-        first[np.unique(keys, return_index=True)[1]] = True
-        places = np.searchsorted(self.keys, keys)
-        if len(self.keys):
-            first &= self.keys[np.minimum(places, len(self.keys) - 1)] != keys
-        order = np.argsort(keys[first])
-        self.keys = np.insert(self.keys, places[first][order], keys[first][order])
-        self.repeated += int(len(keys) - first.sum())
-        return first
+    def __init__(self, by_path: bool) -> None:
+        self.by_path = by_path
+        self.seen = SeenKeys()
+        self.suffixes = Suffixes()
+        self.dropped = 0
+
+    def take(self, entries: list[Parsed]) -> tuple[np.ndarray, list[Parsed]]:
+        """The keys (m,) uint64 of the entries that stay, and these, in their order."""
+        keys = np.array([id_key(entry.id) for entry in entries], np.uint64)
+        new = self.seen.add(keys)
+        if self.by_path and not new.all():
+            entries = [entry if first else self._renamed(entry) for entry, first in zip(entries, new, strict=True)]
+            keys[~new] = [id_key(entry.id) for entry in compress(entries, ~new)]
+            new[~new] = self.seen.add(keys[~new])
+        self.dropped += int((~new).sum())
+        return keys[new], list(compress(entries, new))
+
+    def _renamed(self, entry: Parsed) -> Parsed:
+        name = self.suffixes.next_name(entry.id)
+        return Parsed(name, entry.image, name.encode() + entry.line[len(entry.id.encode()) :])
 
 
 class Catalog:
@@ -92,11 +113,25 @@ class Catalog:
         root: folder that holds catalogs.
         identity: what tells one state of the source from another (place, size, time).
         keep_masks: whether records carry the masks.
+        form: reads the entries.
+        spool: where pictures go that are inside of entries; None: they are left there.
     """
 
-    def __init__(self, root: Path, identity: dict[str, Any], keep_masks: bool) -> None:
-        self.columns = of_entry(columns_with(**{MASKS: keep_masks}))
-        self.identity = {"version": VERSION, "columns": [column.name for column in self.columns], **identity}
+    def __init__(
+        self,
+        root: Path,
+        identity: dict[str, Any],
+        keep_masks: bool,
+        form: EntryFormat | None = None,
+        spool: PictureSpool | None = None,
+    ) -> None:
+        self.spool = spool
+        self.form: EntryFormat = form or OpenSpatial()
+        self.columns = of_entry(columns_with(**{MASKS: keep_masks, ABOUT: self.form.by_path}))
+        names = [column.name for column in self.columns]
+        self.identity = {"version": VERSION, "columns": names, **identity, **self.form.identity}
+        if spool is not None:
+            self.identity["pictures"] = "inside"
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
         self.keep_masks = keep_masks
         self.root = root
@@ -114,6 +149,8 @@ class Catalog:
         if stored is None or not self._index.is_file() or not self.records.is_file():
             return False
         if stored["bytes"] != self.records.stat().st_size:
+            return False
+        if self.spool is not None and not self.spool.folder.is_dir():
             return False
         self.summary = Summary(**stored["summary"])
         return True
@@ -136,49 +173,55 @@ class Catalog:
     def _indexed_blocks(self) -> Iterator[Block]:
         stored = load_arrays(self._index)
         keys, lengths = stored["keys"], stored["lengths"].astype(np.int64)
+        images = stored.get(IMAGES, keys)
         offsets = np.cumsum(lengths) - lengths
         for start in range(0, len(keys), BLOCK):
             rows = slice(start, start + BLOCK)
-            yield Block(keys[rows], offsets[rows], lengths[rows])
+            yield Block(keys[rows], images[rows], offsets[rows], lengths[rows])
 
     def _parsed_blocks(self, path: Path, progress: Callable[[int], None] | None) -> Iterator[Block]:
         self.folder.mkdir(parents=True, exist_ok=True)
         summary = Summary()
-        seen = SeenKeys()
-        keys, lengths, offset = array("Q"), array("Q"), 0
+        names = Names(self.form.by_path)
+        keys, images, lengths, offset = array("Q"), array("Q"), array("Q"), 0
+        sets = PictureSets()
         with open(self.records, "wb") as records, open(self.rejected, "w", encoding="utf-8") as rejected:
             for entries in self._checked_entries(path, progress, summary, rejected):
-                block_keys = np.array([id_key(entry_id) for entry_id, _ in entries], np.uint64)
-                new = seen.add(block_keys)
-                lines = [line for _, line in compress(entries, new)]
-                if not lines:
+                block_keys, new_entries = names.take(entries)
+                if not new_entries:
                     continue
-                summary.example = summary.example or entries[0][0]
-                records.writelines(lines)
+                summary.example = summary.example or entries[0].image
+                records.writelines(entry.line for entry in new_entries)
                 records.flush()  # workers read it from here on
-                sizes = np.array([len(line) for line in lines], np.int64)
-                keys.extend(block_keys[new].tolist())
+                sizes = np.array([len(entry.line) for entry in new_entries], np.int64)
+                keys.extend(block_keys.tolist())
                 lengths.extend(sizes.tolist())
-                yield Block(block_keys[new], offset + np.cumsum(sizes) - sizes, sizes)
+                block_images = block_keys
+                if self.form.by_path:
+                    block_images = np.array([id_key(entry.image) for entry in new_entries], np.uint64)
+                    images.extend(block_images.tolist())
+                    for entry in new_entries:
+                        sets.add(entry.image)
+                yield Block(block_keys, block_images, offset + np.cumsum(sizes) - sizes, sizes)
                 offset += int(sizes.sum())
             sync_file(records)
             sync_file(rejected)
-        summary.good = len(keys)
-        if seen.repeated:
-            summary.reasons[DUPLICATE] = seen.repeated
-        self._save(summary, keys, lengths)
+        summary.good, summary.suffixed = len(keys), names.suffixes.count
+        if names.dropped:
+            summary.reasons[DUPLICATE] = names.dropped
+        self._save(summary, keys, images, lengths, sets)
 
     def _checked_entries(
         self, path: Path, progress: Callable[[int], None] | None, summary: Summary, rejected: TextIO
-    ) -> Iterator[list[tuple[str, bytes]]]:
-        """Id and record of the good entries, a block at a time; counts and notes the others."""
-        entries: list[tuple[str, bytes]] = []
+    ) -> Iterator[list[Parsed]]:
+        """The good entries, a block at a time; counts and notes the others."""
+        entries: list[Parsed] = []
         try:
-            for raw in read_entries(path, progress):
+            for raw in read_source(path, progress):
                 summary.entries += 1
                 try:
-                    entry_id = check_entry(raw, self.keep_masks)
-                    entries.append((entry_id, encode_record(raw, self.columns)))
+                    whole = raw if self.spool is None else self.spool.take(raw)
+                    entries.append(self.form.parse(whole, self.columns, self.keep_masks))
                 except BadEntry as bad:
                     summary.reasons[bad.reason] = summary.reasons.get(bad.reason, 0) + 1
                     line = {"id": bad.id, "reason": bad.reason, "detail": bad.detail, "entry": summary.entries - 1}
@@ -190,9 +233,10 @@ class Catalog:
             summary.broken = str(broken)
         yield entries
 
-    def _save(self, summary: Summary, keys: array, lengths: array) -> None:
+    def _save(self, summary: Summary, keys: array, images: array, lengths: array, sets: PictureSets) -> None:
         """The index, then the summary that makes the catalog count; older catalogs go."""
-        save_arrays(self._index, {"keys": np.array(keys, np.uint64), "lengths": np.array(lengths, np.uint32)})
+        own = {IMAGES: np.array(images, np.uint64), **sets.arrays()} if self.form.by_path else {}
+        save_arrays(self._index, {"keys": np.array(keys, np.uint64), "lengths": np.array(lengths, np.uint32), **own})
         stored = {"identity": self.identity, "bytes": self.records.stat().st_size, "summary": asdict(summary)}
         write_json(self._summary, stored, indent=1)
         self.summary, self.complete = summary, True
@@ -203,6 +247,36 @@ class Catalog:
     def keys(self) -> np.ndarray | None:
         """(n,) uint64: of the good entries, in file order; None if the file has not been read yet."""
         return load_arrays(self._index)["keys"] if self.complete else None
+
+    def image_keys(self) -> np.ndarray | None:
+        """(n,) uint64: of the images that they name, in the same order; None as well."""
+        if not self.complete:
+            return None
+        stored = load_arrays(self._index)
+        return stored.get(IMAGES, stored["keys"])
+
+    def sets(self) -> PictureSets:
+        """The entries of several images and of none, of a complete catalog."""
+        stored = load_arrays(self._index)
+        return PictureSets.of_index(stored, stored.get(IMAGES, stored["keys"]))
+
+    def file_keys(self) -> np.ndarray | None:
+        """(n,) uint64: of the image files that they need, those of an entry in a row; None as well."""
+        images = self.image_keys()
+        return None if images is None else self.sets().only_files(images)
+
+    def counts_of_images(self) -> tuple[int, int]:
+        """Good entries of several images, and of none, of a complete catalog."""
+        images, sets = self.image_keys(), self.sets()
+        assert images is not None
+        several = np.isin(images, sets.arrays().get("set_keys", images[:0]))
+        return int(several.sum()), int((images == np.uint64(TEXT_ALONE)).sum())
+
+    def read(self, json_path: Callable[[], Path], progress: Callable[[int], None] | None = None) -> None:
+        """Read the file if it has not been read yet; see :meth:`blocks`."""
+        if not self.complete:
+            for _ in self.blocks(json_path, progress):
+                pass
 
     def bad_entries(self) -> Iterator[dict[str, Any]]:
         """``{"id", "reason", "detail", "entry"}`` of each entry that cannot be used, in file order."""

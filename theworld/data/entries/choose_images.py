@@ -60,7 +60,9 @@ class PassedOver:
     example: str
 
 
-def choose(files: Files, named: Sequence[str] | None, keep_unclear: bool) -> tuple[np.ndarray, list[PassedOver]]:
+def choose(
+    files: Files, named: Sequence[str] | None, keep_unclear: bool, by_path: bool = False
+) -> tuple[np.ndarray, list[PassedOver]]:
     """At most one file for each id.
 
     Args:
@@ -69,6 +71,7 @@ def choose(files: Files, named: Sequence[str] | None, keep_unclear: bool) -> tup
             those that :func:`~theworld.data.entries.folder_kinds.odd_folders`, :func:`of_other_kind` and
             :func:`differing` find.
         keep_unclear: look into no file, and take one of several that differ as well.
+        by_path: keys are of paths: whatever is asked for is named in full, and nothing is left out.
 
     Returns:
         (m,) int64 rows, sorted by key, and what was passed over. Of several files the one in the better folder
@@ -86,7 +89,7 @@ def choose(files: Files, named: Sequence[str] | None, keep_unclear: bool) -> tup
     ranks = folder_ranks(files.folder_names, named)[files.folders]
     kinds = KINDS[files.suffixes]
     leave(ranks == NO_RANK, NOT_NAMED)
-    if named is None:
+    if named is None and not by_path:
         if not keep_unclear:
             leave(odd_folders(files.folders, kinds, files.folder_names, files.root, files.head), NO_PHOTOS)
         leave(of_other_kind(files, taken), OTHER_KIND)

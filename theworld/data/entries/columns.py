@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from operator import attrgetter, itemgetter
@@ -20,9 +20,15 @@ from theworld.data.entries.frame import annotation_size
 
 MASKS = "masks"
 ANNOTATION_SIZE = "annotation_size"
+ABOUT = "about"
+BOX_IMAGES = "box_images"
+"""In the column ``about``: the image that each box is of, by its place from 0, where not all are of the first."""
+MORE_IMAGES = "more_images"
 WORLD_LATENTS = "world_latents"
 FIXED = {"int32": struct.Struct("<i")}
 """MDS encodings whose values all have the same size."""
+BEFORE_IMAGE = struct.Struct("<Iii")
+"""What precedes each image file in the column ``more_images``: its bytes, its width and its height in pixels."""
 
 
 class Origin(Enum):
@@ -35,11 +41,16 @@ class Origin(Enum):
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file that was read and checked: its bytes, and its width and height in pixels."""
+    """An image file that was read and checked: its bytes, and its width and height in pixels.
+
+    A sample of text alone has an empty one of 0 x 0; of one with several images it is the first, and ``more`` are the
+    others.
+    """
 
     data: bytes
     width: int
     height: int
+    more: tuple[Picture, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,31 @@ def entry_id(raw: dict[str, Any]) -> str:
     return image_id(raw["filename"])
 
 
+def pack_more(picture: Picture) -> bytes:
+    """The images of a sample beyond the first, one after the other, each behind its :data:`BEFORE_IMAGE`."""
+    return b"".join(BEFORE_IMAGE.pack(len(one.data), one.width, one.height) + one.data for one in picture.more)
+
+
+def unpack_more(data: bytes) -> list[Picture]:
+    """The images of :func:`pack_more`.
+
+    Raises:
+        ValueError: it is cut short.
+    """
+    found: list[Picture] = []
+    start = 0
+    while start < len(data):
+        if start + BEFORE_IMAGE.size > len(data):
+            raise ValueError(f"{MORE_IMAGES}: cut short")
+        size, width, height = BEFORE_IMAGE.unpack_from(data, start)
+        start += BEFORE_IMAGE.size
+        found.append(Picture(data[start : start + size], width, height))
+        start += size
+    if start > len(data):
+        raise ValueError(f"{MORE_IMAGES}: cut short")
+    return found
+
+
 # Values are made by functions with a name: a shard's format is sent to worker processes, columns included.
 COLUMNS = (
     Column("id", "str", Origin.ENTRY, entry_id),
@@ -74,9 +110,11 @@ COLUMNS = (
     Column("bbox", "json", Origin.ENTRY, itemgetter("bbox")),
     Column(ANNOTATION_SIZE, "json", Origin.ENTRY, annotation_size),
     Column(MASKS, "json", Origin.ENTRY, itemgetter("rle"), optional=True),
+    Column(ABOUT, "json", Origin.ENTRY, optional=True),
     Column("image", "bytes", Origin.IMAGE, attrgetter("data")),
     Column("width", "int32", Origin.IMAGE, attrgetter("width")),
     Column("height", "int32", Origin.IMAGE, attrgetter("height")),
+    Column(MORE_IMAGES, "bytes", Origin.IMAGE, pack_more, optional=True),
     Column(WORLD_LATENTS, "bytes", Origin.MADE, optional=True),
 )
 
@@ -107,11 +145,15 @@ def encode_record(raw: dict[str, Any], columns: tuple[Column, ...]) -> bytes:
     Raises:
         BadEntry: something beside texts and boxes cannot be written as JSON, such as NaN under a key of the user's own.
     """
-    values = ((column.encoding, column.value(raw)) for column in columns if column.value)
+    return encode_fields(entry_id(raw), ((column.encoding, column.value(raw)) for column in columns if column.value))
+
+
+def encode_fields(of: str, values: Iterable[tuple[str, Any]]) -> bytes:
+    """The same of the fields' encodings and values; ``of`` is the id."""
     try:
         fields = [value if kind == "str" else json.dumps(value, allow_nan=False) for kind, value in values]
-    except (ValueError, RecursionError) as error:
-        raise BadEntry(entry_id(raw), "entry holds what JSON cannot", str(error)) from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise BadEntry(of, "entry holds what JSON cannot", str(error)) from error
     return "\t".join(fields).encode() + b"\n"
 
 

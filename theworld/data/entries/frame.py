@@ -16,6 +16,9 @@ TURNED = "picture turned as its EXIF says"
 UNKNOWN = "annotation has no size"
 OTHER = "annotation is of another picture size"
 
+SHARES = (1.0, 1.0)
+"""In place of a size: the boxes are shares of the picture's sides, of whatever picture. A size has whole numbers."""
+
 ORIENTATION = 0x0112
 """EXIF's tag; 5 to 8 are quarter turns."""
 QUARTER_TURNS = (5, 6, 7, 8)
@@ -37,6 +40,11 @@ def annotation_size(raw: dict[str, Any]) -> list[int]:
     return first if all(type(side) is int and side > 0 for side in first) else []
 
 
+def are_shares(annotated: Sequence[float]) -> bool:
+    """Whether it stands for shares and is no size."""
+    return tuple(annotated) == SHARES and all(type(side) is float for side in annotated)
+
+
 def same_ratio(one: tuple[int, int], other: tuple[int, int]) -> bool:
     """Whether one size is the other, scaled: each side within a pixel of rounding."""
     width, height = one
@@ -51,12 +59,14 @@ def fit(annotated: Sequence[int] | None, picture: tuple[int, int], orientation: 
     :data:`OTHER`.
 
     Args:
-        annotated: height and width that it was made for; empty or None if that is not known.
+        annotated: height and width that it was made for; empty or None if that is not known; :data:`SHARES` fit all.
         picture: width and height as stored.
         orientation: gives EXIF's; asked for only where it matters.
     """
     if not annotated:
         return UNKNOWN
+    if are_shares(annotated):
+        return SAME
     size = annotated[1], annotated[0]
     turned = picture[1], picture[0]
     if size == picture:

@@ -18,10 +18,13 @@ from theworld.data.entries.choose_images import Files, choose
 from theworld.data.entries.folder_index import NOT_LOOKED_AT, Directory, FolderIndex, Rows
 from theworld.data.entries.folder_kinds import HEAD
 from theworld.data.entries.images import ImageTable, positions
+from theworld.data.entries.tar_images import with_tars
 from theworld.errors import UserError
 
 FOLDER_INDEX = "image-folder"
 """In the converter's state: what the image folder held the last time."""
+PATH_INDEX = "image-folder-by-path"
+"""The same, of images that are known by their path."""
 SETTLED = 60 * 10**9
 """Nanoseconds after a directory's last change from which its times tell it from what it will be after the next one:
 clocks differ, and file systems count in steps of up to two seconds."""
@@ -36,11 +39,13 @@ class Listing:
     Args:
         folder: the image folder.
         known: what an earlier pass found.
+        by_path: files are known by their path below the folder instead of by their name; both without suffix.
     """
 
-    def __init__(self, folder: Path, known: FolderIndex) -> None:
+    def __init__(self, folder: Path, known: FolderIndex, by_path: bool = False) -> None:
         self.folder = folder
         self.known = known
+        self.by_path = by_path
         self.rows = Rows()
         self.directories: list[Directory] = []
         self.unreadable: list[str] = []
@@ -78,9 +83,10 @@ class Listing:
                 if is_folder(entry):
                     inner.append(os.path.join(relative, entry.name))
                 elif image_suffix(entry.name) in IMAGE_SUFFIXES:
-                    key = id_key(image_id(printable(entry.name)))
+                    path = os.path.join(relative, entry.name)
+                    key = id_key(image_id(printable(path if self.by_path else entry.name)))
                     suffix = IMAGE_SUFFIXES.index(image_suffix(entry.name))
-                    self.rows.add(key, suffix, os.fsencode(os.path.join(relative, entry.name)))
+                    self.rows.add(key, suffix, os.fsencode(path))
         return inner
 
     def look(self, needed: Needed | None) -> np.ndarray:
@@ -130,7 +136,7 @@ class Listing:
             return read_head(self.folder / found.path(row))
 
         files = Files(keys, sizes, suffixes, places, names, found.path, self.folder.absolute().name, head)
-        chosen, passed_over = choose(files, named, keep_unclear)
+        chosen, passed_over = choose(files, named, keep_unclear, self.by_path)
         return ImageTable(
             *(column[chosen] for column in (keys, sizes, mtimes, starts, lengths)),
             names=found.names,
@@ -147,6 +153,7 @@ def scan_images(
     index: Path | None = None,
     needed: Needed | None = None,
     keep_index: bool = True,
+    by_path: bool = False,
 ) -> ImageTable:
     """Every image file below ``folder``, one for each id; each directory is listed once at the most.
 
@@ -160,21 +167,25 @@ def scan_images(
         needed: which files are to be looked at. Size and time of the others are those of when they last were, or
             :data:`~theworld.data.entries.folder_index.NOT_LOOKED_AT`. None: all.
         keep_index: write the index; False: only read it.
+        by_path: files are known by their path below the folder instead of by their name; both without suffix. Then
+            whoever asks for a file names just that one, so that none is left out for what it looks like, and what is
+            inside of tars counts too.
 
     Raises:
         UserError: the folder itself cannot be read; a folder, link or file below it that cannot is passed over and
             named.
     """
-    listing = list_folder(folder, FolderIndex.load(index, folder))
+    listing = list_folder(folder, FolderIndex.load(index, folder), by_path)
     there = listing.look(needed)
     if index is not None and keep_index and listing.changed:
         FolderIndex(folder, listing.rows, {one.name: one for one in listing.directories}).save(index)
-    return listing.table(there, named, keep_unclear)
+    table = listing.table(there, named, keep_unclear)
+    return with_tars(folder, table) if by_path else table
 
 
-def list_folder(folder: Path, known: FolderIndex) -> Listing:
+def list_folder(folder: Path, known: FolderIndex, by_path: bool = False) -> Listing:
     """The names below ``folder``; see :func:`scan_images`."""
-    listing = Listing(folder, known)
+    listing = Listing(folder, known, by_path)
     pending = [""]
     seen: set[tuple[int, int]] = set()
     while pending:

@@ -1,4 +1,5 @@
-"""Where the conversations come from: a file, or one on the Hugging Face Hub, downloaded once."""
+"""Where the conversations come from: a file, a folder of files, a file on the Hugging Face Hub, downloaded once, or a
+data set that is streamed."""
 
 from __future__ import annotations
 
@@ -8,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from theworld.data.entries.hub_json import SCHEME, HubFile
+from theworld.data.entries.read_source import identity_of
+from theworld.data.entries.streamed_set import SCHEME as STREAMED
+from theworld.data.entries.streamed_set import StreamedSet
 
 
 @dataclass(frozen=True)
 class JsonSource:
-    """The conversations file.
+    """The conversations file, or a folder of such files.
 
     Attributes:
         identity: tells one state of it from another.
-        fetch: gives the local file, downloading it if need be; called only when it has to be parsed.
+        fetch: gives it as it lies here, downloading it if need be; called only when it has to be parsed.
     """
 
     identity: dict[str, Any]
@@ -24,7 +28,7 @@ class JsonSource:
 
 
 def open_source(location: str, cache: str | None) -> JsonSource:
-    """The conversations at a path or an hf:// URL.
+    """The conversations at a path, an hf:// URL, or in a data set (``datasets:OWNER/NAME``).
 
     Args:
         location: ``convert.json``.
@@ -36,7 +40,8 @@ def open_source(location: str, cache: str | None) -> JsonSource:
     if location.startswith(SCHEME):
         file = HubFile.from_url(location, cache)
         return JsonSource(file.identity(), file.fetch)
+    if location.startswith(STREAMED):
+        wanted = StreamedSet.from_url(location).pinned()
+        return JsonSource(wanted.identity(), lambda: wanted.note(cache))
     path = Path(location)
-    status = path.stat()
-    identity = {"path": str(path.resolve()), "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-    return JsonSource(identity, lambda: path)
+    return JsonSource(identity_of(path), lambda: path)

@@ -20,8 +20,10 @@ from theworld.errors import UserError, describe
 
 CHUNK = 1 << 18
 LARGEST_ENTRY = 1 << 28
-ENTRY_KEYS = frozenset(("filename", "conversations", "bbox", "rle"))
+ENTRY_KEYS = frozenset(("filename", "conversations", "bbox", "rle", "messages", "caption"))
 """By these an entry is told from the objects inside one and from an object around the list."""
+OWN_KEYS = ENTRY_KEYS | {"image", "images", "image_info"}
+"""The same of an object that may be around the list; objects inside of entries may have these too."""
 LONGEST_NUMBER = 400
 """Digits of a whole number; no float holds more."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -177,7 +179,7 @@ class Reader:
             while True:
                 key, place = self.parser.raw_decode(self.window, self._behind_space(place))
                 place = self._behind_space(place)
-                if key in ENTRY_KEYS or self.window[place] != ":":
+                if key in OWN_KEYS or self.window[place] != ":":
                     return False
                 place = self._behind_space(place + 1)
                 if self.window[place] == "[" and self._names_an_entry(place):

@@ -40,9 +40,10 @@ def worker_encoder(vae: Path) -> LatentEncoder:
     """This process's encoder; processes are spread over the GPUs, and on a CPU each takes one core."""
     import torch
 
-    from theworld.data.latents.latent_encoder import LatentEncoder, devices
+    from theworld.data.latents.latent_encoder import LatentEncoder
+    from theworld.rank_group import own_devices
 
-    found = devices()
+    found = own_devices()
     if found == ["cpu"]:
         torch.set_num_threads(1)
     return LatentEncoder(vae, found[os.getpid() % len(found)])

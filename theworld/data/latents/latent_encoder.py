@@ -7,21 +7,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from theworld.data.latents.record import LatentRecord
 from theworld.data.samples import decode_sample
+from theworld.errors import UserError
 from theworld.model.check_model import VAE_CHANNELS, VAE_STRIDE
-from theworld.model.processing import world_pictures
+from theworld.model.processing import Picture, world_pictures
 
 
 def sample_pixels(sample: Mapping[str, Any], record: LatentRecord) -> Tensor:
-    """The world picture (3, S, S) uint8; grey where the image cannot be decoded, as in training."""
-    return picture_pixels(decode_sample(sample, record.draw_bboxes).image, record)
+    """The world picture (3, S, S) uint8; grey where the image cannot be decoded, as in training.
+
+    Raises:
+        UserError: the sample has no picture, or several.
+    """
+    pictures = decode_sample(sample, record.draw_bboxes).pictures
+    if len(pictures) != 1:
+        raise UserError(
+            f"sample {sample['id']} has {len(pictures)} pictures, and a stored world latent is of one: train without "
+            "latents (they are computed), or convert with convert.world_latents=true, which leaves such samples out"
+        )
+    return picture_pixels(pictures[0], record)
 
 
-def picture_pixels(picture: Image.Image, record: LatentRecord) -> Tensor:
+def picture_pixels(picture: Picture, record: LatentRecord) -> Tensor:
     return world_pictures([picture], record.world_image_size)[0]
 
 
@@ -67,8 +77,3 @@ class LatentEncoder:
         """World pictures (B, 3, S, S), uint8, to their latents, as bytes."""
         batch = pixels if isinstance(pixels, Tensor) else torch.stack(list(pixels))
         return to_bytes(self.encoder(batch.to(self.device, non_blocking=True)))
-
-
-def devices() -> list[str]:
-    """Every GPU, or the CPU."""
-    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]

@@ -12,13 +12,15 @@ from theworld.errors import UserError, describe
 Augment = Callable[[DecodedSample], DecodedSample]
 
 
-def sample_seed(seed: int, epoch: int, sample_id: str) -> int:
+def sample_seed(seed: int, epoch: int, sample_id: str, copy: int = 0) -> int:
     """The random seed with which this sample is changed, 63 bits.
 
-    It follows from the run's seed, the pass and the sample alone, so that neither ranks nor workers nor restarts
-    change what is drawn.
+    It follows from the run's seed, the pass, the sample and the number of its copy in the pass alone, so that neither
+    ranks nor workers nor restarts change what is drawn.
     """
-    digest = hashlib.sha256(f"{seed} {epoch} {sample_id}".encode("utf-8", "surrogatepass")).digest()
+    digest = hashlib.sha256(
+        f"{seed} {epoch} {sample_id}{f' {copy}' if copy else ''}".encode("utf-8", "surrogatepass")
+    ).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 

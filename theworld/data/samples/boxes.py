@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from theworld.data.samples.label_places import LabelPlaces, Rectangle
 from theworld.data.samples.regions import Region
@@ -34,37 +35,61 @@ MOST_LABELLED = 0.5
 
 
 def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
-    """A copy of the picture with every region's box and its label ``Region [g]``.
+    """A copy of the picture, in RGB, with every region drawn as :func:`draw_into` does."""
+    pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    draw_into(pixels, regions)
+    return Image.fromarray(pixels)
+
+
+def draw_into(pixels: np.ndarray, regions: Sequence[Region]) -> None:
+    """Draw every region's box and its label ``Region [g]``.
 
     Boxes are clamped to the picture, inverted ones are put right. Labels never overlap one another as long as
     the picture has room for them; when it has not, the font shrinks first.
 
     Args:
-        image: RGB, W x H pixels.
+        pixels: (H, W, 3) uint8, changed.
         regions: boxes in pixels of this picture.
-
-    Returns:
-        RGB, same size.
     """
-    drawn = image.convert("RGB") if image.mode != "RGB" else image.copy()
     if not regions:
-        return drawn
-    width, height = drawn.size
+        return
+    height, width = pixels.shape[:2]
     boxes = [clamp_box(region.box, width, height) for region in regions]
     texts = [f"Region [{region.number}]" for region in regions]
     font_size, labels = place_labels(texts, boxes, width, height)
-    font = label_font(font_size)
-    pen = ImageDraw.Draw(drawn)
     line = max(1, round(max(width, height) / 400))
-    for region, (left, top, right, bottom) in zip(regions, boxes, strict=True):
-        colour = COLOURS[region.number % len(COLOURS)]
-        pen.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=line)
-    for region, text, label in zip(regions, texts, labels, strict=True):
-        left, top, right, bottom = label
-        pen.rectangle((left, top, right - 1, bottom - 1), fill=COLOURS[region.number % len(COLOURS)])
-        ink = font.getbbox(text)
-        pen.text((left + PADDING - ink[0], top + PADDING - ink[1]), text, fill="white", font=font)
-    return drawn
+    for region, box in zip(regions, boxes, strict=True):
+        draw_outline(pixels, box, ImageColor.getrgb(colour_of(region)), line)
+    for region, text, (left, top, _, _) in zip(regions, texts, labels, strict=True):
+        label = draw_label(text, font_size, colour_of(region))[: height - top, : width - left]
+        pixels[top : top + label.shape[0], left : left + label.shape[1]] = label
+
+
+def colour_of(region: Region) -> str:
+    """The colour of a region's box and label."""
+    return COLOURS[region.number % len(COLOURS)]
+
+
+def draw_outline(pixels: np.ndarray, box: Rectangle, colour: tuple[int, ...], line: int) -> None:
+    """The outline of a box, ``line`` pixels wide, inwards. Of a box smaller than that it also lies beyond its sides,
+    just as Pillow's ``rectangle`` draws it."""
+    left, top, right, bottom = box
+    for y in (top, bottom - line):
+        pixels[max(0, y) : max(0, y + line), left:right] = colour
+    upper, lower = top + line, bottom - line
+    rows = slice(upper, lower) if upper <= lower else slice(max(0, lower + 1), upper + 1)
+    for x in (left, right - line):
+        pixels[rows, max(0, x) : max(0, x + line)] = colour
+
+
+@lru_cache(maxsize=1024)
+def draw_label(text: str, font_size: int, colour: str) -> np.ndarray:
+    """A label with its text, (h, w, 3) uint8 as :func:`label_size` says; read only."""
+    font = label_font(font_size)
+    picture = Image.new("RGB", label_size(text, font_size), colour)
+    ink = font.getbbox(text)
+    ImageDraw.Draw(picture).text((PADDING - ink[0], PADDING - ink[1]), text, fill="white", font=font)
+    return np.asarray(picture)
 
 
 def clamp_box(box: Sequence[float], width: int, height: int) -> Rectangle:

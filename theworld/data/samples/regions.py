@@ -17,16 +17,19 @@ MENTION = re.compile(r"<mask>(?:\s*<depth>)?")
 CITATION = re.compile(r"Region \[(\d+)\]")
 LONGEST_NUMBER = 9
 """Digits of a region's number."""
+IMAGE = "<image>"
+"""In the questions of a sample with several pictures: where the next one stands."""
 IMAGE_TOKEN = re.compile(r"<image>\n?")
 
 
 @dataclass(frozen=True)
 class Region:
     """A distinct box. ``number`` is what text and picture call it; ``box`` is (x1, y1, x2, y2) in pixels as in the
-    data: it may exceed the image or be inverted."""
+    data: it may exceed the image or be inverted; ``picture`` is the place of its picture among the sample's."""
 
     number: int
     box: tuple[float, float, float, float]
+    picture: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,33 +40,48 @@ class Turn:
     answer: str
 
 
-def mention_numbers(boxes: Sequence[Sequence[float]]) -> list[int]:
-    """The global number of each mention: identical boxes are one region, numbered by first appearance."""
+def mention_numbers(boxes: Sequence[Sequence[float]], owners: Sequence[int] = ()) -> list[int]:
+    """The global number of each mention: identical boxes of a picture are one region, numbered by first appearance.
+
+    Args:
+        boxes: one for each mention.
+        owners: the picture that each is of; none: all are of the first.
+    """
     numbers: dict[tuple[float, ...], int] = {}
-    return [numbers.setdefault(tuple(box), len(numbers)) for box in boxes]
+    return [numbers.setdefault((owner, *box), len(numbers)) for owner, box in owned(boxes, owners)]
 
 
-def unique_regions(boxes: Sequence[Sequence[float]]) -> list[Region]:
-    """The distinct boxes in the order of their numbers."""
-    distinct = dict.fromkeys(tuple(float(value) for value in box) for box in boxes)
-    return [Region(number, (box[0], box[1], box[2], box[3])) for number, box in enumerate(distinct)]
+def unique_regions(boxes: Sequence[Sequence[float]], owners: Sequence[int] = ()) -> list[Region]:
+    """The distinct boxes in the order of their numbers; ``owners`` as of :func:`mention_numbers`."""
+    distinct = dict.fromkeys((owner, *(float(value) for value in box)) for owner, box in owned(boxes, owners))
+    return [Region(number, (one[1], one[2], one[3], one[4]), int(one[0])) for number, one in enumerate(distinct)]
+
+
+def owned(boxes: Sequence[Sequence[float]], owners: Sequence[int]) -> list[tuple[int, Sequence[float]]]:
+    """Each box with the picture that it is of."""
+    return list(zip(owners or [0] * len(boxes), boxes, strict=True))
 
 
 def read_turns(
-    conversations: Sequence[dict[str, Any]], boxes: Sequence[Sequence[float]]
+    conversations: Sequence[dict[str, Any]],
+    boxes: Sequence[Sequence[float]],
+    owners: Sequence[int] = (),
+    pictures: int = 1,
 ) -> tuple[list[Turn], list[str]]:
     """The question-answer pairs with global region numbers, and what was wrong with those left out.
 
     Args:
         conversations: ``{"from": "human" | "gpt", "value": str}`` in order, as in the data.
         boxes: one ``[x1, y1, x2, y2]`` per ``<mask>`` of the human turns.
+        owners: the picture of each box; none: all are of the first.
+        pictures: of the sample; in the questions of one with several, :data:`IMAGE` stands for each of them.
 
     Returns:
         The turns, and one line per irregularity: a question without an answer or the reverse, more mentions
         than boxes, an answer that cites a region which its question does not name, an empty text. Such a pair is
         left out, because it would teach nothing or disagree with the picture; its mentions are counted all the same.
     """
-    numbers = mention_numbers(boxes)
+    numbers = mention_numbers(boxes, owners)
     turns: list[Turn] = []
     problems: list[str] = []
     seen = 0
@@ -77,7 +95,7 @@ def read_turns(
             mentions = len(MENTION.findall(text))
             local = numbers[seen : seen + mentions]
             seen += mentions
-            question = rewrite_question(text, local) if len(local) == mentions else None
+            question = rewrite_question(text, local, pictures > 1) if len(local) == mentions else None
             if question is None:
                 problems.append(f"message {place}: more <mask> tokens than boxes")
             continue
@@ -87,21 +105,36 @@ def read_turns(
         answer = rewrite_answer(text, local)
         if answer is None:
             problems.append(f"message {place}: the answer cites a region that its question does not name")
-        elif not answer or not question:
+        elif not answer or not IMAGE_TOKEN.sub("", question):
             problems.append(f"message {place}: the {'question' if answer else 'answer'} is empty")
         else:
             turns.append(Turn(question, answer))
         question = None
     if question is not None:
         problems.append("the last question has no answer")
-    return turns, problems
+    return place_images(turns, pictures) if pictures > 1 else turns, problems
 
 
-def rewrite_question(text: str, local: Sequence[int]) -> str:
-    """``<mask> <depth>`` to ``Region [g]``; the image token goes, since the chat template places the image."""
+def images_in(turns: Sequence[Turn]) -> int:
+    """Pictures that stand in questions as :data:`IMAGE`."""
+    return sum(turn.question.count(IMAGE) for turn in turns)
+
+
+def place_images(turns: list[Turn], pictures: int) -> list[Turn]:
+    """Turns in whose questions :data:`IMAGE` stands for each of several pictures, in their order: where the data has
+    put it, or, unless there are just as many, all in front of the first question."""
+    if not turns or images_in(turns) == pictures:
+        return turns
+    first, *others = [Turn(IMAGE_TOKEN.sub("", turn.question).strip(), turn.answer) for turn in turns]
+    return [Turn(IMAGE * pictures + first.question, first.answer), *others]
+
+
+def rewrite_question(text: str, local: Sequence[int], keeps_images: bool = False) -> str:
+    """``<mask> <depth>`` to ``Region [g]``; the image token goes, since the chat template places the image, unless
+    there are several."""
     numbers = iter(local)
     named = MENTION.sub(lambda _: f"Region [{next(numbers)}]", text)
-    return IMAGE_TOKEN.sub("", named).strip()
+    return named.strip() if keeps_images else IMAGE_TOKEN.sub("", named).strip()
 
 
 def rewrite_answer(text: str, local: Sequence[int]) -> str | None:

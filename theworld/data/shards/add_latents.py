@@ -1,12 +1,13 @@
 """Add world latents to generations that exist, in a data set of their own beside the images.
 
+Several ranks share the shards that are missing. Rank 0 alone opens and publishes; the others write shards and tell it.
+
 ``OUT/world_latents/`` is an MDS data set with the columns ``id`` and ``world_latents``: for every generation of ``OUT``
 one of the same name, for every shard one with as many samples in the same order. ``OUT`` itself does not change.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -14,35 +15,41 @@ import shutil
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
+from composer.utils import dist
 from streaming import MDSWriter
 from torch.utils.data import DataLoader
 
+from theworld import cli
 from theworld.config.schema import MISSING, Config
-from theworld.data.latents.latent_encoder import LatentEncoder, devices
+from theworld.data.latents.latent_encoder import LatentEncoder
 from theworld.data.latents.record import COLUMN, LatentRecord, resolve_record
+from theworld.data.shards.convert import explain_os_error
 from theworld.data.shards.dataset import IDS, MANIFEST, DataSet, iterate_ids, read_shards
 from theworld.data.shards.lock import exclusive_lock
 from theworld.data.shards.mds import HASH, INDEX, index_bytes
 from theworld.data.shards.pictures import Pictures, first_of_batch
 from theworld.errors import UserError
 from theworld.files import atomic_write, read_json, sync_path, write_bytes, write_json
-from theworld.processes import end_with_parent
+from theworld.killed_workers import killed_workers_as_one_line
+from theworld.processes import end_with_lost_batch, end_with_parent
 from theworld.progress import Progress
+from theworld.rank_group import join_ranks, local_ranks, own_devices
+from theworld.ranks import from_rank_zero, raise_together
 
 RECORD = "record.json"
 FRAGMENTS = ".fragments"
 ASIDE = ".aside-"
 BATCH = {"cuda": 16, "cpu": 2}
 """Pictures that are encoded together: a picture of 512 x 512 takes some 500 MB in float32."""
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 logger = logging.getLogger(__name__)
 
@@ -78,43 +85,64 @@ def add_latents(config: Config) -> Added:
     record, vae = resolve_record(config.model, config.train_loader.dataset.draw_bboxes, weights=True)
     started = time.monotonic()
     added = Added()
+    join_ranks()
     maker = Maker(record, vae.folder, config.convert.workers)
-    try:
-        for root in roots:
-            add_to(root, record, maker, added)
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        raise UserError(f"{out}: the disk is full; finished shards are kept, free some space and run again") from error
+    for root in roots:
+        add_to(root, record, maker, added)
     added.seconds = time.monotonic() - started
     return added
 
 
 def add_to(root: Path, record: LatentRecord, maker: Maker, added: Added) -> None:
-    """Bring the latents of one data set up to date."""
+    """Bring the latents of one data set up to date; all ranks call it."""
+    store = DataSet(root / COLUMN)
+    with ExitStack() as held:
+        for generation in from_rank_zero(partial(open_store, root, store, record, held, added)):
+            working = store.root / f".{generation.name}"
+            todo = from_rank_zero(partial(begin_generation, generation, working))
+            mine, fault = {}, None
+            try:
+                with killed_workers_as_one_line("convert.workers"):
+                    mine = write_shards(generation, working, maker, todo[cli.rank() :: cli.world_size()])
+            except UserError as error:
+                fault = error
+            except OSError as error:
+                fault = UserError(explain_os_error(error, working))
+            raise_together(fault)
+            shares: list[dict[int, dict[str, Any]]] = dist.all_gather_object(mine)
+            if cli.rank() == 0:
+                done = {number: entry for share in shares for number, entry in share.items()}
+                assert len(done) == sum(map(len, shares)), "a shard was written by two ranks"
+                publish(generation, working, done, added)
+                store.refresh({COLUMN: record.to_json()})
+
+
+def open_store(root: Path, store: DataSet, record: LatentRecord, held: ExitStack, added: Added) -> list[Path]:
+    """Take the store of a data set for this run: the generations that have no latents yet.
+
+    Raises:
+        UserError: another run holds it, or its latents are of another kind or of other samples.
+    """
     if (read_json(root / MANIFEST) or {}).get(COLUMN):
         logger.info("%s: has its latents in its own shards", root)
         added.before += DataSet(root).samples()
-        return
-    store = DataSet(root / COLUMN)
-    store.root.mkdir(exist_ok=True)
-    with exclusive_lock(store.root / ".lock", str(store.root)):
+        return []
+    try:
+        store.root.mkdir(exist_ok=True)
+        held.enter_context(exclusive_lock(store.root / ".lock", str(store.root)))
         check_record(store.root, record)
+        missing = []
         for generation in DataSet(root).generations():
             target = store.root / generation.name
             if (target / INDEX).is_file():
                 check_ids(generation, target)
                 added.before += sum(shard["samples"] for shard in read_shards(target))
-                continue
-            shards = write_generation(generation, store.root / f".{generation.name}", maker)
-            os.replace(store.root / f".{generation.name}", target)
-            sync_path(store.root)
-            shutil.rmtree(target / FRAGMENTS)
-            store.refresh({COLUMN: record.to_json()})
-            added.generations.append(f"{root.name}/{generation.name}")
-            added.samples += sum(shard["samples"] for shard in shards)
-            added.bytes += sum(shard["raw_data"]["bytes"] for shard in shards)
+            else:
+                missing.append(generation)
         store.refresh({COLUMN: record.to_json()})
+    except OSError as error:
+        raise UserError(explain_os_error(error, store.root)) from error
+    return missing
 
 
 def check_record(store: Path, record: LatentRecord) -> None:
@@ -142,18 +170,18 @@ def same_ids(path: Path, generation: Path) -> bool:
 
 
 class Maker:
-    """Encodes pictures on every device there is.
+    """Encodes pictures on every device that this rank has.
 
     Args:
         record: what to make.
         vae: folder of the VAE.
-        workers: processes that decode pictures; None: the cores.
+        workers: processes that decode pictures; None: this rank's part of the cores.
     """
 
     def __init__(self, record: LatentRecord, vae: Path, workers: int | None) -> None:
         self.record = record
-        self.workers = len(os.sched_getaffinity(0)) if workers is None else workers
-        self.encoders = [LatentEncoder(vae, device) for device in devices()]
+        self.workers = max(len(os.sched_getaffinity(0)) // local_ranks(), 1) if workers is None else workers
+        self.encoders = [LatentEncoder(vae, device) for device in own_devices()]
 
     def latents(self, pictures: Pictures) -> Iterator[tuple[int, str, bytes]]:
         """Shard number, id and latent of every picture, in order."""
@@ -161,8 +189,7 @@ class Maker:
             pictures,
             batch_size=BATCH[self.encoders[0].device.type],
             num_workers=self.workers,
-            # A worker that outlived its parent would hold the parent's lock, for which the next run waits.
-            worker_init_fn=end_with_parent if self.workers else None,
+            worker_init_fn=begin_worker if self.workers else None,
             pin_memory=self.encoders[0].device.type == "cuda",
         )
         waiting: deque[tuple[list[int], list[str], Future[list[bytes]]]] = deque()
@@ -176,32 +203,68 @@ class Maker:
                 yield from first_of_batch(waiting)
 
 
-def write_generation(generation: Path, working: Path, maker: Maker) -> list[dict[str, Any]]:
-    """Write the latents of a generation into ``working``, going on where an earlier run was stopped.
+def begin_worker(_: int) -> None:
+    """A worker that outlived its parent would hold the parent's lock, for which the next run waits; for a batch that it
+    has lost the parent would wait itself."""
+    end_with_parent()
+    end_with_lost_batch()
 
-    Returns:
-        The shards' index entries.
+
+def begin_generation(generation: Path, working: Path) -> list[int]:
+    """Make ready to write a generation's latents: the numbers of the shards that no earlier run has finished."""
+    try:
+        (working / FRAGMENTS).mkdir(parents=True, exist_ok=True)
+        for path in working.glob(f"{ASIDE}*"):
+            shutil.rmtree(path)
+        begun = working / IDS
+        if begun.exists() and not same_ids(begun, generation):
+            logger.warning("%s was begun with other samples: dropped and begun again", working)
+            shutil.rmtree(working)
+            (working / FRAGMENTS).mkdir(parents=True)
+        with atomic_write(begun) as file:
+            file.writelines(f"{entry_id}\n".encode() for entry_id in iterate_ids(generation))
+    except OSError as error:
+        raise UserError(explain_os_error(error, working)) from error
+    count = len(read_shards(generation))
+    todo = [number for number in range(count) if finished(working, number) is None]
+    if len(todo) < count:
+        logger.info("%s: %d of %d shards were finished by an earlier run", generation.name, count - len(todo), count)
+    return todo
+
+
+def write_shards(generation: Path, working: Path, maker: Maker, wanted: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Write this rank's share of a generation's latents: number to index entry."""
+    pictures = Pictures(generation, read_shards(generation), wanted, maker.record)
+    made = maker.latents(pictures)
+    if cli.rank() == 0:
+        name = generation.name if cli.world_size() == 1 else f"{generation.name}, this rank's share"
+        made = Progress(len(pictures), "samples", name).follow(made)
+    return {
+        number: write_shard(working, number, [(entry_id, latent) for _, entry_id, latent in samples])
+        for number, samples in groupby(made, key=lambda one: one[0])
+    }
+
+
+def publish(generation: Path, working: Path, done: dict[int, dict[str, Any]], added: Added) -> None:
+    """Make a generation's latents count, once all of its shards are written.
+
+    Args:
+        generation: of the images.
+        working: where its latents are.
+        done: index entries of what the ranks have written in this run.
+        added: takes its figures.
     """
-    (working / FRAGMENTS).mkdir(parents=True, exist_ok=True)
-    for path in working.glob(f"{ASIDE}*"):
-        shutil.rmtree(path)
-    shards = read_shards(generation)
-    begun = working / IDS
-    if begun.exists() and not same_ids(begun, generation):
-        logger.warning("%s was begun with other samples: dropped and begun again", working)
-        shutil.rmtree(working)
-        (working / FRAGMENTS).mkdir(parents=True)
-    with atomic_write(begun) as file:
-        file.writelines(f"{entry_id}\n".encode() for entry_id in iterate_ids(generation))
-    done = {number: entry for number in range(len(shards)) if (entry := finished(working, number)) is not None}
-    if done:
-        logger.info("%s: %d of %d shards were finished by an earlier run", generation.name, len(done), len(shards))
-    pictures = Pictures(generation, shards, [n for n in range(len(shards)) if n not in done], maker.record)
-    latents = Progress(len(pictures), "samples", generation.name).follow(maker.latents(pictures))
-    for number, samples in groupby(latents, key=lambda made: made[0]):
-        done[number] = write_shard(working, number, [(entry_id, latent) for _, entry_id, latent in samples])
-    write_bytes(working / INDEX, index_bytes([done[number] for number in range(len(shards))]))
-    return [done[number] for number in range(len(shards))]
+    shards = [done.get(number) or finished(working, number) for number in range(len(read_shards(generation)))]
+    assert None not in shards, "a shard that was finished is gone"
+    entries = [entry for entry in shards if entry is not None]
+    write_bytes(working / INDEX, index_bytes(entries))
+    target = working.parent / generation.name
+    os.replace(working, target)
+    sync_path(target.parent)
+    shutil.rmtree(target / FRAGMENTS)
+    added.generations.append(f"{generation.parent.name}/{generation.name}")
+    added.samples += sum(shard["samples"] for shard in entries)
+    added.bytes += sum(shard["raw_data"]["bytes"] for shard in entries)
 
 
 def finished(working: Path, number: int) -> dict[str, Any] | None:

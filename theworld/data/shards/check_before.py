@@ -47,10 +47,10 @@ class Annotations:
     def of(cls, catalog: Catalog, blocks: Iterator[Block]) -> Annotations:
         """Of a catalog, given its entries in file order."""
         found = list(blocks)
-        columns = (np.concatenate([getattr(block, name) for block in found]) for name in ("keys", "offsets", "lengths"))
-        keys, offsets, lengths = columns
+        names = ("keys", "images", "offsets", "lengths")
+        keys, images, offsets, lengths = (np.concatenate([getattr(block, name) for block in found]) for name in names)
         order = np.argsort(keys)
-        return cls(catalog, Block(keys[order], offsets[order], lengths[order]))
+        return cls(catalog, Block(keys[order], images[order], offsets[order], lengths[order]))
 
     def sizes(self, ids: list[str]) -> list[list[int] | None]:
         """``[height, width]`` for each id; empty or None if its entry has none, or is not there any more."""

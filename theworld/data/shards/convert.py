@@ -6,12 +6,11 @@ import errno
 import logging
 import os
 import shutil
-import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -22,26 +21,41 @@ from theworld.config.schema import ConvertConfig
 from theworld.data.entries.catalog import Catalog
 from theworld.data.entries.check_entry import id_key
 from theworld.data.entries.downloaded import missing_keys
+from theworld.data.entries.formats.entry_format import BETWEEN, OPENSPATIAL
 from theworld.data.entries.images import ImageTable, positions
-from theworld.data.entries.scan import FOLDER_INDEX, files_to_look_at, scan_images
+from theworld.data.entries.picture_spool import PictureSpool
+from theworld.data.entries.scan import FOLDER_INDEX, PATH_INDEX, scan_images
 from theworld.data.entries.source import JsonSource, open_source
+from theworld.data.entries.which_format import which_format
 from theworld.data.latents.column import LatentColumn
 from theworld.data.latents.record import COLUMN, LatentRecord
 from theworld.data.shards.check_before import check_before
 from theworld.data.shards.convert_report import NO_IMAGE, ConvertProgress, Report
 from theworld.data.shards.convert_settings import Settings, check_settings
 from theworld.data.shards.dataset import DataSet
+from theworld.data.shards.left_to_write import (
+    entries_left,
+    files_needed,
+    image_keys,
+    images_by_name,
+    with_picture_sets,
+)
 from theworld.data.shards.lock import exclusive_lock
 from theworld.data.shards.matches import match_entries
 from theworld.data.shards.pending import Pending
 from theworld.data.shards.pool import ShardPool
 from theworld.data.shards.remote_data_set import RemoteDataSet, staging_folder, upload_finished
-from theworld.data.shards.shard_plan import EVALUATION, TRAIN, ShardJob, plan_shards
+from theworld.data.shards.shard_plan import EVALUATION, NOTHING, TRAIN, ShardJob, plan_shards
 from theworld.data.shards.write_shard import ShardWriter
 from theworld.errors import UserError
 from theworld.files import make_private, remove_temporaries
+from theworld.interrupts import stop_on_signal
 
 STATE = ".convert"
+PICTURES = "pictures"
+"""Folder in it for those that come inside of entries."""
+MOST_GONE = 0.5
+"""Share of the samples that a new state of the conversations may lack; beyond it they are others."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 logger = logging.getLogger(__name__)
@@ -98,23 +112,6 @@ def explain_os_error(error: OSError, out: Path) -> str:
     return f"{where}: {error.strerror or error}; finished shards are kept, run again once that is mended"
 
 
-@contextmanager
-def stop_on_signal() -> Iterator[None]:
-    """Let SIGTERM end the run as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 class Conversion:
     """One run of the converter on an output folder that it has locked."""
 
@@ -129,9 +126,19 @@ class Conversion:
         )
         self.state = out / STATE
         self.source: JsonSource = open_source(settings.json, settings.json_cache)
-        self.catalog = Catalog(self.state, self.source.identity, settings.format.keep_masks)
+        keep_masks = settings.format.keep_masks
+        counts = settings.images_of_entry
+        form = which_format(settings.form, settings.boxes, self.source, self.state, keep_masks, counts)
+        inside = settings.images is None and form.by_path
+        spool = PictureSpool(self.state / PICTURES, counts[1]) if inside else None
+        if settings.images is None and spool is None:
+            raise UserError(f"convert.images is not set; entries of format {form.name} have their images in a folder")
+        self.images = settings.images or self.state / PICTURES
+        self.layout = replace(settings.format, about=form.by_path)
+        self.catalog = Catalog(self.state, self.source.identity, keep_masks, form, spool)
         self.report = Report()
         self.tried = np.zeros(0, np.uint64)
+        self.example_file = "none"
 
     def _remote_evaluation(self) -> RemoteDataSet:
         return RemoteDataSet(self.settings.evaluation_out, self.evaluation)
@@ -151,12 +158,26 @@ class Conversion:
             self._publish(pending)
             pending = None
         self._check_lasting()
+        by_path = self.catalog.form.by_path
+        if by_path:
+            self.catalog.read(self.source.fetch)
+            self.layout = replace(self.layout, several=bool(len(self.catalog.sets())))
+        if self.settings.images is None:
+            self.images.mkdir(exist_ok=True)
         scan = scan_images(
-            self.settings.images, self.settings.image_folders, index=self.state / FOLDER_INDEX, needed=self._needed
+            self.images,
+            self.settings.image_folders,
+            index=self.state / (PATH_INDEX if by_path else FOLDER_INDEX),
+            needed=self._needed,
+            by_path=by_path,
         )
-        self.report.scanned(scan, self.settings.images)
+        self.report.scanned(scan, self.images)
+        if len(scan):
+            self.example_file = scan.path(0)
+        if by_path:
+            scan = with_picture_sets(scan, self.catalog, self._written_keys())
         if not len(scan) and not self.report.before:
-            raise UserError(no_images(self.settings.images, scan))
+            raise UserError(no_images(self.images, scan))
         if pending is not None:
             self._write(pending)
         while (pending := self._begin(scan)) is not None:
@@ -173,7 +194,8 @@ class Conversion:
         begun = dict(manifest)
         if begun.get(COLUMN):  # a record of an earlier release may lack what was the same then for all
             begun[COLUMN] = LatentRecord.read(str(self.train.root), begun[COLUMN]).to_json()
-        for key, value in self.settings.lasting().items():
+        begun.setdefault("format", OPENSPATIAL)
+        for key, value in {"format": self.catalog.form.name, **self._lasting()}.items():
             if manifest.get("generations") and begun.get(key) != value:
                 hint = "; convert/add_latents.py adds latents to what is there" if key == COLUMN else ""
                 raise UserError(
@@ -181,8 +203,14 @@ class Conversion:
                     f"keep that, or convert into another folder{hint}"
                 )
 
+    def _lasting(self) -> dict[str, Any]:
+        """Settings that the manifest keeps; of the format only where it is not the first one that there was."""
+        form = self.catalog.form
+        own = {"format": form.name, "boxes": self.settings.boxes} if form.by_path else {}
+        return {**self.settings.lasting(), **own}
+
     def _snapshot(self) -> dict[str, Any]:
-        return {"planning": self.settings.planning(), "source": self.catalog.identity}
+        return {"planning": {**self.settings.planning(), **self._lasting()}, "source": self.catalog.identity}
 
     def _find_pending(self) -> Pending | None:
         """What a killed run left, if it still applies."""
@@ -215,27 +243,26 @@ class Conversion:
             limit = self.settings.num_samples - self.train.samples() - self.evaluation.samples()
             if limit <= 0:
                 return None
-        images = scan.select(self._wanted(scan))
+        wanted, skip = self._wanted(scan)
+        images = scan.select(wanted)
         if not len(images) or (self.catalog.complete and not self._any_entry(images)):
             return None
         targets = {TRAIN: self.train.next_name(), EVALUATION: self.evaluation.next_name()}
-        return Pending.begin(self.state, {**self._snapshot(), "targets": targets, "limit": limit}, images)
+        return Pending.begin(self.state, {**self._snapshot(), "targets": targets, "limit": limit}, images, skip)
 
     def _needed(self, keys: np.ndarray) -> np.ndarray:
         """(n,) bool: keys (n,) uint64 whose files are to be looked at: not written, and named by the JSON."""
-        rejected = [id_key(entry_id) for entry_id in self.train.rejected_images()]
-        return files_to_look_at(keys, self._written_keys(), self.catalog.keys(), rejected)
+        return files_needed(keys, self.catalog, self._written_keys(), self.train.rejected_images())
 
-    def _wanted(self, scan: ImageTable) -> np.ndarray:
-        """(n,) bool: images that are not written, not tried by this run, not known to be bad."""
+    def _wanted(self, scan: ImageTable) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) bool: images that are not written, not tried by this run, not known to be bad; and (m,) uint64, sorted:
+        keys of samples that are to be passed over although their image is among these."""
         done = np.sort(np.concatenate([self._written_keys(), self.tried]))
-        wanted = ~positions(done, scan.keys)[1]
-        bad = self.train.rejected_images()
-        rows, there = positions(scan.keys, np.array([id_key(entry_id) for entry_id in bad], np.uint64))
-        for line, row in zip(compress(bad.values(), there), rows[there], strict=True):
-            unchanged = int(scan.sizes[row]) == line["size"] and int(scan.mtimes[row]) == line["mtime_ns"]
-            wanted[row] &= not unchanged
-        return wanted
+        rejected = self.train.rejected_images()
+        if not self.catalog.form.by_path:
+            return images_by_name(scan, done, rejected), NOTHING
+        wanted, skip = entries_left(self.catalog, scan, done, rejected)
+        return wanted, skip
 
     def _written_keys(self) -> np.ndarray:
         """(samples,) uint64, sorted: ids in either data set."""
@@ -243,19 +270,20 @@ class Conversion:
 
     def _any_entry(self, images: ImageTable) -> bool:
         """Whether some entry names one of the images."""
-        return any(positions(images.keys, block.keys)[1].any() for block in self.catalog.blocks(self.source.fetch))
+        return any(positions(images.keys, block.images)[1].any() for block in self.catalog.blocks(self.source.fetch))
 
     def _write(self, pending: Pending) -> None:
         """Write the shards of a generation that are not finished yet, then publish it."""
         if shutil.disk_usage(self.state).free < int(pending.images.sizes.sum()):
             logger.warning("%s: less space than the images take; it may not be enough", self.train.root)
-        layout, limit = self.settings.format, pending.snapshot["limit"]
-        progress = ConvertProgress(min(len(pending.images), limit or len(pending.images)))
+        layout, limit = self.layout, pending.snapshot["limit"]
+        most = self.catalog.summary.good if self.catalog.form.by_path else len(pending.images)
+        progress = ConvertProgress(min(most, limit or most))
         blocks = self.catalog.blocks(self.source.fetch, progress.read)
-        jobs = plan_shards(blocks, pending.images, layout, self.settings.holdout, limit)
+        jobs = plan_shards(blocks, pending.images, layout, self.settings.holdout, limit, pending.skip)
         decode = self.settings.verify == "decode"
         writer = ShardWriter(
-            self.settings.images,
+            self.images,
             self.catalog.records,
             pending.folder,
             layout,
@@ -273,8 +301,36 @@ class Conversion:
                 progress.wrote(len(fragment["ids"]), fragment["image_bytes"])
                 self.report.frames.add(fragment.get("frames", {}))
         self.report.bytes += progress.bytes
+        self._check_source()
         pending.close(self.catalog.summary.entries)
         self._publish(pending)
+
+    def _check_source(self) -> None:
+        """What is written must be of this file: of two files the counts would be those of the last one alone, and what
+        is complete could not be told. A new state of the same file may lack a few; one that is cut short says so by
+        itself.
+
+        Raises:
+            UserError: most samples that are there have no entry in it.
+        """
+        keys = self.catalog.keys()
+        if keys is None or self.catalog.summary.broken:
+            return
+        table = np.sort(keys)
+        for data_set in self._data_sets():
+            written = data_set.written_keys()
+            strange = written[~positions(table, written)[1]]
+            if len(strange):  # an entry that an earlier release took is of this file all the same
+                strange = np.setdiff1d(strange, [id_key(line["id"]) for line in self.catalog.bad_entries()])
+            if not len(strange):
+                continue
+            lacks = (
+                f"convert.json: {self.settings.json} lacks {len(strange):,} of the {len(written):,} samples of "
+                f"{data_set.root}, such as {data_set.id_of(int(strange[0]))}"
+            )
+            if len(strange) > MOST_GONE * len(written):
+                raise UserError(f"{lacks}: it is another file than that of before; convert it into another convert.out")
+            logger.warning("%s; they stay", lacks)
 
     def _publish(self, pending: Pending) -> None:
         ready = pending.ready
@@ -295,31 +351,30 @@ class Conversion:
 
     def _finish(self, scan: ImageTable) -> None:
         """Root files in line with the generations, and the counts."""
-        if not self.catalog.complete:  # nothing was wanted of it, but its entries are to be counted
-            for _ in self.catalog.blocks(self.source.fetch):
-                pass
+        self.catalog.read(self.source.fetch)  # nothing was wanted of it, but its entries are to be counted
+        self._check_source()
         summary = self.catalog.summary
         self.catalog.require_entries()
         rejected = self._rejected_images(scan)
         self.train.write_rejected(self.catalog.bad_entries(), rejected)
         blocks = self.catalog.blocks(self.source.fetch)
-        missing = missing_keys(self.settings.images)
+        missing = self.catalog.sets().with_lost(missing_keys(self.images))
         matches = match_entries(
             blocks, scan.keys, self._written_keys(), rejected.values(), missing, self.settings.holdout
         )
         if self.settings.num_samples is not None:
             samples = {TRAIN: self.train.samples(), EVALUATION: self.evaluation.samples()}
             matches.cap(self.settings.num_samples, samples)
-        self.train.refresh(self.settings.lasting(), summary.entries, matches.to_be[TRAIN])
+        self.train.refresh(self._lasting(), summary.entries, matches.to_be[TRAIN])
         if self.evaluation.generations():
-            self.evaluation.refresh(self.settings.lasting(), summary.entries, matches.to_be[EVALUATION])
-        self.train.remember_source(self.settings.images, self.settings.image_folders)
+            self.evaluation.refresh(self._lasting(), summary.entries, matches.to_be[EVALUATION])
+        self.train.remember_source(self.images, self.settings.image_folders)
         for remote in self.remotes.values():
             remote.push()
         if not matches.matched:
             raise UserError(
-                f"no entry of {self.settings.json} has its image in {self.settings.images}: entries name images "
-                f"like {summary.example}, the folder has files like {scan.path(0) if len(scan) else 'none'}"
+                f"no entry of {self.settings.json} has its image in {self.images}: entries name images "
+                f"like {summary.example.replace(BETWEEN, ' and ')}, the folder has files like {self.example_file}"
             )
         left_out = Counter(summary.reasons)
         left_out.update(line["reason"] for line in rejected.values())
@@ -331,6 +386,8 @@ class Conversion:
             self.report.frames.add_before(found)
         self.report.frames.warn(self.report.written)
         self.report.entries, self.report.left_out, self.report.broken = summary.entries, left_out, summary.broken
+        self.report.format, self.report.suffixed = self.catalog.form.name, summary.suffixed
+        self.report.several, self.report.text_alone = self.catalog.counts_of_images()
 
     def _data_sets(self) -> tuple[DataSet, DataSet]:
         return self.train, self.evaluation
@@ -338,5 +395,5 @@ class Conversion:
     def _rejected_images(self, scan: ImageTable) -> dict[str, dict[str, Any]]:
         """Rejected images that are still there: one that went away is an image not there yet."""
         lines = self.train.rejected_images()
-        _, there = positions(scan.keys, np.array([id_key(entry_id) for entry_id in lines], np.uint64))
+        _, there = positions(scan.keys, image_keys(lines))
         return dict(compress(lines.items(), there))

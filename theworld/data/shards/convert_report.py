@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from theworld.data.entries.choose_images import NOT_NAMED, PassedOver
+from theworld.data.entries.formats.entry_format import OPENSPATIAL
 from theworld.data.entries.frame import FRACTIONS, OTHER, OUTSIDE, SCALED, TURNED, UNKNOWN
 from theworld.data.entries.images import ImageTable
+from theworld.data.entries.repeated_ids import MARK
 from theworld.progress import LINE_EVERY, Progress
 
 NO_IMAGE = "image not there yet"
@@ -94,6 +96,9 @@ class Report:
         broken: the line to show if the conversations file is not JSON to its end.
         generations: names of the generations that this run added.
         frames: how pictures and annotations went together.
+        format: of the entries.
+        suffixed: entries whose id was there before, so that theirs bears a number.
+        several, text_alone: good entries of several images, and of none.
     """
 
     entries: int = 0
@@ -109,6 +114,10 @@ class Report:
     broken: str | None = None
     generations: list[str] = field(default_factory=list)
     frames: Frames = field(default_factory=Frames)
+    format: str = OPENSPATIAL
+    suffixed: int = 0
+    several: int = 0
+    text_alone: int = 0
 
     def scanned(self, scan: ImageTable, folder: Path) -> None:
         """Count the image files, and say which of them are not taken."""
@@ -127,6 +136,10 @@ class Report:
     def table(self) -> str:
         """The counts, a line each."""
         rows = [("entries read", self.entries), ("images found", self.images), ("already there", self.before)]
+        counts = (("with several images", self.several), ("of text alone", self.text_alone))
+        rows[1:1] = [(f"  {what}", count) for what, count in counts if count]
+        if self.suffixed:
+            rows.append((f"  of an id that was there before, named id{MARK}2 and so on", self.suffixed))
         if self.unreadable:
             rows.append(("folders that cannot be read", self.unreadable))
         rows += [(f"images not taken: {one.reason}", one.count) for one in self.passed_over]
@@ -137,6 +150,8 @@ class Report:
         rows += [(f"left out: {reason}", count) for reason, count in sorted(self.left_out.items()) if count]
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {count:>10,}" for name, count in rows]
+        if self.format != OPENSPATIAL:
+            lines.insert(0, f"{'format':<{width}}  {self.format:>10}")
         if self.written:
             rate = f"{self.written / self.seconds:,.0f} images/s, {self.bytes / 1e6 / self.seconds:,.0f} MB/s"
             lines.append(f"{self.seconds:.1f} s, {rate}; new: {', '.join(self.generations)}")

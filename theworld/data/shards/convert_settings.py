@@ -9,8 +9,12 @@ from typing import Any
 
 from theworld.config.schema import MISSING, ConvertConfig
 from theworld.config.sizes import parse_bytes
+from theworld.data.entries.formats.entry_parts import UNITS
+from theworld.data.entries.formats.entry_record import MOST_IMAGES
+from theworld.data.entries.formats.format_table import AUTO
 from theworld.data.entries.headers import MOST_PIXELS
 from theworld.data.entries.hub_json import SCHEME
+from theworld.data.entries.streamed_set import SCHEME as STREAMED
 from theworld.data.latents.column import LatentColumn
 from theworld.data.shards.mds import LARGEST_SHARD, ShardFormat, compressor
 from theworld.data.shards.remote_data_set import SCHEMES
@@ -26,7 +30,8 @@ class Settings:
 
     Attributes:
         json: path or hf:// URL of the conversations.
-        images: the image folder.
+        form: ``convert.format``, auto or a name.
+        images: the image folder; None: the pictures are inside of the entries.
         out: folder or URL of the data set.
         workers: processes that write shards.
         others: as in :class:`~theworld.config.schema.ConvertConfig`.
@@ -34,7 +39,7 @@ class Settings:
 
     json: str
     json_cache: str | None
-    images: Path
+    images: Path | None
     image_folders: tuple[str, ...] | None
     out: str
     num_samples: int | None
@@ -44,7 +49,15 @@ class Settings:
     holdout: float
     rescale_boxes: bool = True
     most_pixels: int = MOST_PIXELS
+    form: str = AUTO
+    boxes: str = AUTO
     latents: LatentColumn | None = None
+    most_images: int = MOST_IMAGES
+
+    @property
+    def images_of_entry(self) -> tuple[int, int]:
+        """Images that an entry may have, at least and at most."""
+        return images_of_entry(self.latents is not None, self.most_images)
 
     @property
     def evaluation_out(self) -> str:
@@ -74,7 +87,7 @@ class Settings:
             "verify": self.verify,
             "rescale_boxes": self.rescale_boxes,
             "most_pixels": self.most_pixels,
-            "images": str(self.images.absolute()),
+            "images": str(self.images.absolute()) if self.images is not None else None,
             "image_folders": list(self.image_folders) if self.image_folders is not None else None,
         }
 
@@ -90,12 +103,15 @@ def check_settings(config: ConvertConfig, latents: LatentColumn | None = None) -
         UserError: a value is missing or impossible; the line names the key.
     """
     for key in ("json", "images", "out"):
-        if getattr(config, key) in (MISSING, "", None):
+        if getattr(config, key) in (MISSING, "") or (key != "images" and getattr(config, key) is None):
             raise UserError(f"convert.{key} is not set; set it in the YAML or as convert.{key}=PATH")
-    if not Path(config.images).is_dir():
+    if config.images is not None and not Path(config.images).is_dir():
         raise UserError(f"convert.images: {config.images}: no such folder")
-    if not config.json.startswith(SCHEME) and not Path(config.json).is_file():
-        raise UserError(f"convert.json: {config.json}: no such file; a path, or {SCHEME}datasets/OWNER/NAME/FILE")
+    if not config.json.startswith((SCHEME, STREAMED)) and not Path(config.json).exists():
+        raise UserError(
+            f"convert.json: {config.json}: no such file; a path, {SCHEME}datasets/OWNER/NAME/FILE, or "
+            f"{STREAMED}OWNER/NAME"
+        )
     if "://" in config.out and config.out.partition("://")[0] not in SCHEMES:
         raise UserError(f"convert.out: {config.out}: expected a folder or a URL with one of {', '.join(SCHEMES)}")
     if config.verify not in VERIFY:
@@ -104,21 +120,17 @@ def check_settings(config: ConvertConfig, latents: LatentColumn | None = None) -
         raise UserError(f"convert.holdout: {config.holdout}: expected a share from 0 up to, not including, 1")
     if not 1 <= config.most_pixels <= MOST_PIXELS:
         raise UserError(f"convert.most_pixels: {config.most_pixels}: expected 1 to {MOST_PIXELS:,}, Pillow's own limit")
-    for key in ("workers", "num_samples"):
+    if config.boxes not in UNITS:
+        raise UserError(f"convert.boxes: {config.boxes}: expected one of {', '.join(UNITS)}")
+    for key in ("workers", "num_samples", "most_images"):
         value = getattr(config, key)
         if value is not None and value < 1:
-            raise UserError(f"convert.{key}: {value}: expected 1 or more, or null")
-    compression = config.compression or None
-    if compression:
-        try:
-            compressor(compression)
-        except ValueError as error:
-            hint = "expected br, bz2, gz, snappy or zstd, or one with a level like zstd:3"
-            raise UserError(f"convert.compression: {compression}: {hint}") from error
+            raise UserError(f"convert.{key}: {value}: expected 1 or more{'' if key == 'most_images' else ', or null'}")
+    compression = check_compression(config.compression)
     return Settings(
         json=config.json,
         json_cache=config.json_cache,
-        images=Path(config.images),
+        images=Path(config.images) if config.images is not None else None,
         image_folders=check_folders(config.image_folders),
         out=config.out,
         num_samples=config.num_samples,
@@ -133,8 +145,33 @@ def check_settings(config: ConvertConfig, latents: LatentColumn | None = None) -
         verify=config.verify,
         rescale_boxes=config.rescale_boxes,
         most_pixels=config.most_pixels,
+        most_images=config.most_images,
+        form=config.format,
+        boxes=config.boxes,
         holdout=config.holdout,
     )
+
+
+def check_compression(name: str | None) -> str | None:
+    """``convert.compression``; None for none.
+
+    Raises:
+        UserError: Streaming knows no such one.
+    """
+    if not name:
+        return None
+    try:
+        compressor(name)
+    except ValueError as error:
+        raise UserError(
+            f"convert.compression: {name}: expected br, bz2, gz, snappy or zstd, or one with a level like zstd:3"
+        ) from error
+    return name
+
+
+def images_of_entry(world_latents: bool, most_images: int) -> tuple[int, int]:
+    """Images that an entry may have, at least and at most: a stored latent is of one."""
+    return (1, 1) if world_latents else (0, most_images)
 
 
 def check_folders(patterns: list[str] | None) -> tuple[str, ...] | None:

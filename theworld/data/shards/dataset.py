@@ -81,6 +81,11 @@ class DataSet:
                 self._keys[folder.name] = np.array(keys, np.uint64)
         return np.concatenate([np.zeros(0, np.uint64), *self._keys.values()])
 
+    def id_of(self, key: int) -> str:
+        """The id of a written key."""
+        ids = (entry_id for folder in self.generations() for entry_id in iterate_ids(folder))
+        return next(entry_id for entry_id in ids if id_key(entry_id) == key)
+
     def samples(self) -> int:
         """Samples in all generations."""
         return sum(shard["samples"] for folder in self.generations() for shard in read_shards(folder))

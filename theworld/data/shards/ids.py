@@ -9,8 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from theworld.data.entries.check_entry import held_out_below, id_key, image_id
-from theworld.data.entries.stream import read_entries
+from theworld.data.entries.check_entry import BadEntry, held_out_below, id_key, image_id
+from theworld.data.entries.columns import ABOUT, columns_with, of_entry
+from theworld.data.entries.formats.entry_format import EntryFormat
+from theworld.data.entries.read_source import read_source
+from theworld.data.entries.repeated_ids import Suffixes
 from theworld.data.shards.dataset import IDS, MANIFEST, generation_ids
 from theworld.data.shards.mds import INDEX, read_ids
 from theworld.data.shards.remote_data_set import read_file
@@ -72,15 +75,38 @@ def parse(name: str, text: str) -> Any:
         raise UserError(f"{name}: is damaged ({error})") from error
 
 
-def ids_in_json(path: Path, holdout: float) -> Iterator[str]:
+def ids_in_json(path: Path, holdout: float, form: EntryFormat | None = None) -> Iterator[str]:
     """Ids that the conversations name, those of the held-out share left out.
 
     Args:
-        path: the file of ``convert.json``.
+        path: the file or folder of ``convert.json``.
         holdout: ``convert.holdout``.
+        form: reads its entries; None: OpenSpatialDataset's.
     """
     threshold = held_out_below(holdout)
-    for entry in read_entries(path):
+    if form is not None and form.by_path:
+        yield from (name for name in ids_by_format(path, form) if id_key(name) >= threshold)
+        return
+    for entry in read_source(path):
         filename = entry.get("filename") if isinstance(entry, dict) else None
         if isinstance(filename, str) and id_key(image_id(filename)) >= threshold:
             yield image_id(filename)
+
+
+def ids_by_format(path: Path, form: EntryFormat) -> Iterator[str]:
+    """The samples' ids as the converter names them, and the ids of entries that cannot become samples, if they have
+    one."""
+    columns = of_entry(columns_with(**{ABOUT: True}))
+    seen: set[int] = set()
+    suffixes = Suffixes()
+    for raw in read_source(path):
+        try:
+            name = form.parse(raw, columns, keep_masks=False).id
+        except BadEntry as bad:
+            if bad.id:
+                yield bad.id
+            continue
+        if id_key(name) in seen:
+            name = suffixes.next_name(name)
+        seen.add(id_key(name))
+        yield name

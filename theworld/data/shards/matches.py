@@ -59,13 +59,14 @@ def match_entries(
     found = Matches()
     bad = np.array([id_key(line["id"]) for line in rejected if line["reason"] not in PASSING], np.uint64)
     not_there = missing[~positions(images, missing)[1]]  # others have come in another way
-    lost = np.unique(np.concatenate([bad, not_there]))
+    bad = np.unique(bad)
     threshold = np.uint64(held_out_below(holdout))
     for block in blocks:
-        there, done = positions(images, block.keys)[1], positions(written, block.keys)[1]
+        there, done = positions(images, block.images)[1], positions(written, block.keys)[1]
         found.matched += int((there | done).sum())
         found.written += int(done.sum())
-        held_out, hopeless = block.keys < threshold, positions(lost, block.keys)[1] & ~done
+        lost = positions(bad, block.keys)[1] | positions(not_there, block.images)[1]
+        held_out, hopeless = block.keys < threshold, lost & ~done
         found.to_be[EVALUATION] += int((held_out & ~hopeless).sum())
         found.to_be[TRAIN] += int((~held_out & ~hopeless).sum())
     return found

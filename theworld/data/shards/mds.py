@@ -22,8 +22,10 @@ from typing import Any
 import numpy as np
 
 from theworld.data.entries.columns import (
+    ABOUT,
     FIXED,
     MASKS,
+    MORE_IMAGES,
     WORLD_LATENTS,
     Column,
     Origin,
@@ -78,17 +80,27 @@ class ShardFormat:
         compression: streaming's name, or None.
         keep_masks: whether there is a column ``masks``.
         latent_bytes: size of a sample in the column ``world_latents``; 0: there is none.
+        about: whether there is a column ``about``.
+        several: whether there is a column ``more_images``.
     """
 
     size_limit: int
     compression: str | None = None
     keep_masks: bool = False
     latent_bytes: int = 0
+    about: bool = False
+    several: bool = False
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
         """The columns in the table's order, which is that of a record's fields."""
-        return columns_with(**{MASKS: self.keep_masks, WORLD_LATENTS: bool(self.latent_bytes)})
+        optional = {
+            MASKS: self.keep_masks,
+            ABOUT: self.about,
+            MORE_IMAGES: self.several,
+            WORLD_LATENTS: bool(self.latent_bytes),
+        }
+        return columns_with(**optional)
 
     @cached_property
     def stored(self) -> tuple[Column, ...]:
@@ -120,7 +132,8 @@ class ShardFormat:
         return 8 + len(self.config_bytes)
 
     def sample_size(self, record_length: Any, image_size: Any) -> Any:
-        """Bytes of a sample from the length of its record in the catalog and of its image; works on arrays."""
+        """Bytes of a sample from the length of its record in the catalog and of its image, or of its images as the
+        columns hold them; works on arrays."""
         return record_length + image_size + self._rest_of_sample
 
     @cached_property

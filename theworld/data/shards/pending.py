@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,25 @@ import numpy as np
 from theworld.data.entries.check_entry import id_key
 from theworld.data.entries.images import ImageTable, positions
 from theworld.data.shards.dataset import IDS, DataSet
+from theworld.data.shards.left_to_write import image_keys
 from theworld.data.shards.mds import INDEX, index_bytes
-from theworld.data.shards.shard_plan import EVALUATION, PARTS, TRAIN
-from theworld.files import atomic_write, read_json, remove_temporaries, sync_path, write_bytes, write_json
+from theworld.data.shards.shard_plan import EVALUATION, NOTHING, PARTS, TRAIN
+from theworld.files import (
+    atomic_write,
+    load_arrays,
+    read_json,
+    remove_temporaries,
+    save_arrays,
+    sync_path,
+    write_bytes,
+    write_json,
+)
 
 SNAPSHOT = "snapshot.json"
 IMAGES = "images"
+SKIP = "skip"
 READY = "ready.json"
-LASTING = ("keep_masks", "holdout")  # the settings that every generation of a data set shares
+LASTING = ("keep_masks", "holdout", "format", "boxes")  # the settings that every generation of a data set shares
 
 
 class Pending:
@@ -32,24 +44,29 @@ class Pending:
         folder: where it is.
         snapshot: ``planning`` settings, ``source`` of the JSON, ``targets`` part to generation name, ``limit``.
         images: the images to convert, as they were when it was begun.
+        skip: (m,) uint64, sorted: keys of the samples that are not to be written, although their image is among these.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.snapshot: dict[str, Any] = json.loads((folder / SNAPSHOT).read_bytes())
         self.images = ImageTable.load(folder / IMAGES)
+        self.skip = load_arrays(folder / SKIP)[SKIP] if (folder / SKIP).is_file() else NOTHING
 
     @classmethod
-    def begin(cls, state: Path, snapshot: dict[str, Any], images: ImageTable) -> Pending:
+    def begin(cls, state: Path, snapshot: dict[str, Any], images: ImageTable, skip: np.ndarray = NOTHING) -> Pending:
         """A new one. Its name holds a hash of the snapshot, so that different plans never share a folder."""
         new = state / f"new-{os.getpid()}"
         for part in (*PARTS, "fragments"):
             (new / part).mkdir(parents=True)
         images.save(new / IMAGES)
+        if len(skip):
+            save_arrays(new / SKIP, {SKIP: skip})
         content = json.dumps(snapshot, sort_keys=True).encode()
         write_bytes(new / SNAPSHOT, content)
         digest = hashlib.sha256(content)
         digest.update((new / IMAGES).read_bytes())
+        digest.update(skip.tobytes())
         folder = state / f"pending-{digest.hexdigest()[:16]}"
         os.replace(new, folder)
         sync_path(state)
@@ -118,7 +135,7 @@ class Pending:
         """Move the finished parts to their data sets. Safe to repeat after a kill at any step."""
         ready = self.ready
         assert ready is not None
-        lasting = {key: self.snapshot["planning"][key] for key in LASTING}
+        lasting = {key: value for key, value in self.snapshot["planning"].items() if key in LASTING}
         for part, data_set in ((EVALUATION, evaluation), (TRAIN, train)):
             source = self.folder / part
             if not ready["samples"][part] or not source.is_dir():
@@ -134,9 +151,7 @@ class Pending:
         """Rejected images known before, with what this generation found put over it."""
         ready = self.ready
         assert ready is not None
-        kept = {entry_id: line for entry_id, line in known.items() if not self._tried(entry_id)}
+        tried = positions(self.images.keys, image_keys(known))[1]
+        tried &= ~positions(self.skip, np.array([id_key(entry_id) for entry_id in known], np.uint64))[1]
+        kept = dict(compress(known.items(), ~tried))
         return kept | {line["id"]: line for line in ready["rejected"]}
-
-    def _tried(self, entry_id: str) -> bool:
-        _, there = positions(self.images.keys, np.array([id_key(entry_id)], np.uint64))
-        return bool(there[0])

@@ -11,7 +11,8 @@ from typing import Any
 from theworld.data.shards.shard_plan import ShardJob
 from theworld.data.shards.write_shard import ShardWriter, Written
 from theworld.errors import UserError
-from theworld.processes import end_with_parent, leave_interrupts_to_parent
+from theworld.interrupts import held_back
+from theworld.processes import end_broken, end_with_parent, kill_workers, leave_interrupts_to_parent
 
 JOBS_PER_WORKER = 3
 _writer: ShardWriter | None = None
@@ -78,28 +79,35 @@ class ShardPool:
             while self._writing or self._finishing:
                 yield from self._collect()
         except BrokenProcessPool as error:
+            if self._processes is not None:
+                kill_workers(self._processes)
             raise UserError(
                 "a worker process was killed (out of memory?); finished shards are kept, run the same command again"
             ) from error
         finally:
-            if self._processes is not None:
-                self._processes.shutdown(wait=True, cancel_futures=True)
-            self._threads.shutdown(wait=True)
+            with held_back():
+                if self._processes is not None:
+                    self._processes.shutdown(wait=True, cancel_futures=True)
+                self._threads.shutdown(wait=True)
 
     def _submit(self, job: ShardJob) -> None:
-        if self._processes is None:
-            # Not fork: the parent has threads. Workers import this module, without torch.
-            context = multiprocessing.get_context("spawn")
-            self._processes = ProcessPoolExecutor(self.workers, context, start_worker, (self.writer,))
-        self._writing[self._processes.submit(write_job, job)] = job
+        with held_back():
+            if self._processes is None:
+                # Not fork: the parent has threads. Workers import this module, without torch.
+                context = multiprocessing.get_context("spawn")
+                self._processes = ProcessPoolExecutor(self.workers, context, start_worker, (self.writer,))
+            self._writing[self._processes.submit(write_job, job)] = job
 
     def _collect(self) -> Iterator[tuple[ShardJob, dict[str, Any]]]:
         """Wait up to a second for some job to come a step further."""
-        done, _ = wait([*self._writing, *self._finishing], timeout=1.0, return_when=FIRST_COMPLETED)
-        for future in done:
-            if future in self._writing:
+        with held_back():
+            done, _ = wait([*self._writing, *self._finishing], timeout=1.0, return_when=FIRST_COMPLETED)
+            if not done and self._processes is not None:
+                end_broken(self._processes)
+            written = [future for future in done if future in self._writing]
+            for future in written:
                 job = self._writing.pop(future)
                 self._finishing[self._threads.submit(self.writer.finish, job, future.result())] = job
-            else:
-                yield self._finishing.pop(future), future.result()
+        for future in done.difference(written):
+            yield self._finishing.pop(future), future.result()
         self.tick()

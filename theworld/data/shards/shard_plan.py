@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from theworld.data.shards.mds import BYTES_PER_OFFSET, ShardFormat
 TRAIN = "train"
 EVALUATION = "eval"
 PARTS = (TRAIN, EVALUATION)
+NOTHING = np.zeros(0, np.uint64)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,12 @@ class ShardCutter:
 
 
 def plan_shards(
-    blocks: Iterable[Block], images: ImageTable, layout: ShardFormat, holdout: float, limit: int | None
+    blocks: Iterable[Block],
+    images: ImageTable,
+    layout: ShardFormat,
+    holdout: float,
+    limit: int | None,
+    skip: np.ndarray = NOTHING,
 ) -> Iterator[ShardJob]:
     """Shards over the entries whose image is in ``images``, in the order of the entries.
 
@@ -91,12 +98,14 @@ def plan_shards(
         layout: the shards' format.
         holdout: share of ids that goes to the evaluation part.
         limit: most samples to plan, over both parts; None: all.
+        skip: (m,) uint64, sorted keys of samples that are not to be written, although their image is among these.
     """
     cutters = {part: ShardCutter(part, layout) for part in PARTS}
     threshold = held_out_below(holdout)
-    left = len(images) if limit is None else limit
+    left = sys.maxsize if limit is None else limit
     for block in blocks:
-        rows, there = positions(images.keys, block.keys)
+        rows, there = positions(images.keys, block.images)
+        there &= ~positions(skip, block.keys)[1]
         found = np.flatnonzero(there)[:left]
         left -= len(found)
         for place in found:

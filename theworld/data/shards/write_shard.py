@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import xxhash
 
-from theworld.data.entries.check_entry import image_id
-from theworld.data.entries.columns import ANNOTATION_SIZE, Picture
+from theworld.data.entries.check_entry import IMAGE_SUFFIXES, image_id
+from theworld.data.entries.columns import ABOUT, ANNOTATION_SIZE, BOX_IMAGES, Picture, split_record
+from theworld.data.entries.formats.entry_format import BETWEEN
 from theworld.data.entries.frame import OTHER, SAME, SCALED, UNKNOWN, fit, odd_boxes, orientation_of
 from theworld.data.entries.headers import MOST_PIXELS, TOO_MANY, BadImage, check_image
+from theworld.data.entries.picture_sets import Image, images_of_row
 from theworld.data.entries.scan import image_suffix, printable
+from theworld.data.entries.tar_images import place_of
 from theworld.data.latents.column import LatentColumn
 from theworld.data.shards.mds import ShardFormat, compressor, file_info, stored_info
 from theworld.data.shards.shard_plan import ShardJob
@@ -148,17 +153,21 @@ class ShardWriter:
         bad: dict[int, dict[str, Any]] = {}
         frames: dict[str, list[str]] = {}
         for number, (record, image) in enumerate(samples):
+            files = images_of_row(image)
             try:
-                picture = self._read_image(record_id(record), *image)
-                self._check_frame(record, picture, frames)
+                self._check_names(record, [path for path, _, _ in files])
+                picture = self._read_images(files)
+                self._check_frames(record, picture, frames)
             except BadImage as error:
-                again = error.reason in (*PASSING, OTHER, TOO_MANY)  # the last two follow from keys, which may change
+                # OTHER and TOO_MANY follow from keys, which may change.
+                again = error.reason in (*PASSING, OTHER, TOO_MANY, OTHER_SUFFIX)
                 bad[number] = {
                     "id": record_id(record),
                     "reason": error.reason,
-                    "detail": error.detail or image[0],
+                    "detail": error.detail or ", ".join(path for path, _, _ in files),
                     "size": RETRY_ALWAYS if again else image[1],
                     "mtime_ns": image[2],
+                    **({"image": BETWEEN.join(name_of(path) for path, _, _ in files)} if self.layout.about else {}),
                 }
                 continue
             if not bad:
@@ -166,53 +175,104 @@ class ShardWriter:
                 write_all(out, self.layout.sample_parts(record, picture, latent), digest)
         return digest.hexdigest(), bad, frames
 
-    def _check_frame(self, record: bytes, picture: Picture, frames: dict[str, list[str]]) -> None:
-        """Note under ``frames`` how picture and annotation go together, by the sample's id.
+    def _check_frames(self, record: bytes, picture: Picture, frames: dict[str, list[str]]) -> None:
+        """Note under ``frames`` how pictures and annotation go together, by the sample's id. Of several pictures those
+        with boxes count.
 
         Raises:
             BadImage: they do not.
         """
         sample = self.layout.sample(record, picture)
-        annotated, size = sample[ANNOTATION_SIZE], (picture.width, picture.height)
+        pictures, boxes = [picture, *picture.more], sample["bbox"]
+        owners = sample.get(ABOUT, {}).get(BOX_IMAGES) or [0] * len(boxes)
+        for place in sorted({*owners} or {0}):
+            own = [box for box, owner in zip(boxes, owners, strict=True) if owner == place]
+            for kind in self._frames_of(pictures[place], sample[ANNOTATION_SIZE], own):
+                ids = frames.setdefault(kind, [])
+                if ids[-1:] != [sample["id"]]:
+                    ids.append(sample["id"])
+
+    def _frames_of(self, picture: Picture, annotated: list[int], boxes: list[list[float]]) -> Iterator[str]:
+        """The kinds to note of one picture."""
+        size = picture.width, picture.height
         kind = fit(annotated, size, lambda: orientation_of(picture.data))
         if kind == OTHER or (kind == SCALED and not self.rescale):
             hint = "; convert.rescale_boxes would take it" if kind == SCALED else ""
             detail = f"{size[0]} x {size[1]} pixels, annotated in {annotated[1]} x {annotated[0]}{hint}"
             raise BadImage(OTHER, detail)
-        if kind == UNKNOWN and not sample["bbox"]:
+        if kind == UNKNOWN and not boxes:
             return  # nothing to be out of place
         if kind != SAME:
-            frames.setdefault(kind, []).append(sample["id"])
-        if kind == UNKNOWN and (odd := odd_boxes(sample["bbox"], size)):
-            frames.setdefault(odd, []).append(sample["id"])
+            yield kind
+        if kind == UNKNOWN and (odd := odd_boxes(boxes, size)):
+            yield odd
 
-    def _read_image(self, entry_id: str, path: str, size: int, mtime_ns: int) -> Picture:
+    def _check_names(self, record: bytes, paths: list[str]) -> None:
+        """Raise if the files are not those that the record names: two names may have one hash."""
+        if not self.layout.about:
+            check_name(record_id(record), image_id(printable(os.path.basename(paths[0]))), paths[0])
+            return
+        about = json.loads(split_record(record, self.layout.columns)[ABOUT])
+        named = about.get("images") or ([about["image"]] if "image" in about else [])
+        if len(named) != len(paths):
+            check_name("\n".join(named), "\n".join(paths), ", ".join(paths))
+        for full, path in zip(named, paths, strict=True):
+            if same_kind(full) not in ("", same_kind(path)):
+                raise BadImage(OTHER_SUFFIX, f"{full} is named, {path} is there")
+            check_name(image_id(full), name_of(path), path)
+
+    def _read_images(self, images: list[Image]) -> Picture:
+        """The image files of a sample as one picture; of none an empty one."""
+        if not images:
+            return Picture(b"", 0, 0)
+        first, *others = [self._read_image(*image) for image in images]
+        return replace(first, more=tuple(others))
+
+    def _read_image(self, path: str, size: int, mtime_ns: int) -> Picture:
         """The image file, if it is good and still the one that was scanned."""
+        file, offset, _ = place_of(path)
         try:
-            descriptor = os.open(self.images / path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self.images / file, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise BadImage(GONE, path) from error
         except OSError as error:
             raise BadImage(UNREADABLE, f"{path}: {error.strerror}") from error
         try:
             status = os.fstat(descriptor)
-            data = read_all(descriptor, size)
+            data = read_all(descriptor, size) if offset is None else os.pread(descriptor, size, offset)
         except OSError as error:
             raise BadImage(UNREADABLE, f"{path}: {error.strerror}") from error
         finally:
             os.close(descriptor)
-        if (status.st_size, status.st_mtime_ns) != (size, mtime_ns) or len(data) != size:
+        whole = status.st_size == size or offset is not None
+        if not whole or status.st_mtime_ns != mtime_ns or len(data) != size:
             raise BadImage(CHANGED, path)
-        if image_id(printable(os.path.basename(path))) != entry_id:
-            raise BadImage("image belongs to another id with the same hash", path)
         return Picture(data, *check_image(data, image_suffix(path), self.decode, self.most_pixels))
 
 
 GONE = "image went away while converting"
 CHANGED = "image changed while converting"
 UNREADABLE = "image cannot be read"
+OTHER_SUFFIX = "image is there with another suffix only"
 PASSING = (GONE, CHANGED, UNREADABLE)
 """Reasons that say nothing against the image: it may still be written later."""
+
+
+def check_name(named: str, found: str, path: str) -> None:
+    """Raise if an image's name is not the one that is named."""
+    if named != found:
+        raise BadImage("image belongs to another id with the same hash", path)
+
+
+def name_of(path: str) -> str:
+    """What an image of a table is called, as entries name it, without suffix."""
+    return image_id(printable(place_of(path).name))
+
+
+def same_kind(path: str) -> str:
+    """A path's suffix, .jpeg as .jpg; "" if it has none of an image."""
+    suffix = image_suffix(path)
+    return {".jpeg": ".jpg"}.get(suffix, suffix) if suffix in IMAGE_SUFFIXES else ""
 
 
 def read_record(records: BinaryIO, offset: int, length: int) -> bytes:

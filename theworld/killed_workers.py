@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -49,8 +50,11 @@ def killed_for_memory(pids: set[int]) -> bool:
 
 
 @contextmanager
-def killed_workers_as_one_line() -> Iterator[None]:
+def killed_workers_as_one_line(setting: str = "train_loader.num_workers") -> Iterator[None]:
     """Turn the loader's error about a dead worker into a line that says what killed it.
+
+    Args:
+        setting: the key that says how many workers there are.
 
     Raises:
         RunFailed: instead of it.
@@ -64,7 +68,7 @@ def killed_workers_as_one_line() -> Iterator[None]:
             raise
         pids = {int(pid) for pid in died["pids"].split(",")}
         how = end_of_workers(error) or died["how"]
-        raise RunFailed(f"a loader worker was killed ({what_killed(pids, how, before)})") from error
+        raise RunFailed(f"a loader worker was killed ({what_killed(pids, how, before, setting)})") from error
 
 
 def end_of_workers(error: BaseException) -> str | None:
@@ -83,19 +87,25 @@ def end_of_workers(error: BaseException) -> str | None:
     return None
 
 
-def what_killed(pids: set[int], how: str, kills_before: int) -> str:
+def what_killed(pids: set[int], how: str, kills_before: int, setting: str) -> str:
     """What is known of the end of some workers, and what to do.
 
     Args:
         pids: of the workers.
         how: what torch says of it.
         kills_before: :func:`out_of_memory_kills` when the run began.
+        setting: the key that says how many workers there are.
     """
-    who = f"process {', '.join(map(str, sorted(pids)))}: {how.split('. ')[0].rstrip('. ')}"
+    how = how.split(". ")[0].rstrip(". ")
+    who = f"process {', '.join(map(str, sorted(pids)))}: {how}"
     if killed_for_memory(pids) or out_of_memory_kills() > kills_before:
-        return f"{who}; the kernel's OOM killer: give the job more memory, or lower train_loader.num_workers"
-    if "Bus error" in how:
-        return f"{who}; /dev/shm is full: enlarge it, or lower train_loader.num_workers"
+        return f"{who}; the kernel's OOM killer: give the job more memory, or lower {setting}"
+    if "Bus error" in how or how.endswith(f"code {errno.ENOSPC}"):
+        return f"{who}; /dev/shm is full: enlarge it, or lower {setting}"
+    if how.endswith(f"code {errno.EMFILE}"):
+        return f"{who}; it may open no more files, and each tensor of a batch is one: raise the limit, ulimit -n"
+    if "exited" in how:
+        return f"{who}; what it said of it stands in the log"
     return f"{who}; the kernel names no want of memory: look who sent the signal"
 
 

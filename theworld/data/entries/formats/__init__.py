@@ -1,0 +1,1 @@
+"""What data sets of others look like: each format's module makes records of its entries."""
