@@ -97,7 +97,7 @@ def check_tokens(encoded: EncodedSample, processor: TheWorldProcessor, turns: in
         start: 1,
         end: 1,
         soft: processor.num_world_tokens,
-        processor.image_token_id: processor.image_seq_length,
+        processor.tokenizer.image_token_id: processor.image_seq_length,
     }
     named = {"<bos>": 1, "<start_of_turn>": 2 * turns, "<end_of_turn>": 2 * turns, "<mask>": 0, "<eos>": 0}
     named |= {"<start_of_image>": 1, "<end_of_image>": 1}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def config(tmp_path: Path, *overrides: str) -> Config:
 
 def start(found: Config, snapshot: Snapshot, hours_ago: float) -> dict[str, Any]:
     """A line of launches.jsonl."""
-    moment = datetime.now(timezone.utc) - timedelta(hours=hours_ago)
+    moment = datetime.now(UTC) - timedelta(hours=hours_ago)
     facts = progress_facts(found, snapshot)
     return {"time": moment.isoformat(), "expected_samples": found.train_loader.expected_samples, **facts}
 

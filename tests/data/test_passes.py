@@ -321,5 +321,5 @@ def test_growth_again_and_again_keeps_no_files_open(raw_sample: Path, half_downl
     for opened in (data, *others):
         opened.close()
     assert len(set(seen)) == len(seen) == 26
-    assert data.dataset.times_opened >= 4
+    assert data.dataset.sources.times_opened >= 4
     assert max(open_files[2:]) - open_files[1] <= 12, open_files

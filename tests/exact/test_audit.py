@@ -56,7 +56,7 @@ def audit(folder: Path, ledger: dict[str, Lines]) -> tuple[int, str]:
     }
     (folder / "mds" / "manifest.json").write_text(json.dumps(manifest))
     command = [sys.executable, "recipes/audit.py", str(folder / "run"), str(folder / "mds")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -157,7 +157,7 @@ def test_a_ledger_that_was_lost_is_not_nothing_trained_yet(tmp_path: Path) -> No
 
 def test_no_ledger_is_bad_input(tmp_path: Path) -> None:
     command = [sys.executable, "recipes/audit.py", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "ledger" in done.stderr

@@ -111,7 +111,7 @@ def test_a_stopped_process_is_waited_for_and_ends_when_it_goes_on(
     held = Lease.take(tmp_path)
     assert held.launch == 2
     other_process.send_signal(signal.SIGCONT)
-    answer, _ = other_process.communicate("?\n", timeout=30)
+    answer, _ = other_process.communicate("?\n", timeout=300)
     assert "a newer start of the run, attempt 2" in answer
     assert "attempt 1, ends and leaves its files alone" in answer
     held.look()

@@ -43,7 +43,7 @@ def poisoned(run: Run, *batches: int) -> list[str]:
 
 def audit(run: Run) -> tuple[int, str]:
     command = [sys.executable, "recipes/audit.py", str(run.save_folder), str(run.mds)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +31,8 @@ EVENTS = 20
 SAMPLES = 150
 AT_LAST = 20
 """Images that come when all events are over, so that the pass cannot end among them, however fast it is."""
+OUTAGES = 60, 2, 20, 5
+"""Seconds that the remote is away, one outage after the other; the longest comes for certain."""
 PEAK, FLOOR, WARMUP = 3e-3, 0.1, 4
 
 Card = TypeVar("Card")
@@ -44,7 +47,7 @@ def test_every_sample_once_through_random_events(many_samples: Path, folder: Pat
             "save_interval=2ba",
             f"train_loader.expected_samples={SAMPLES}",
             "train_loader.wait=0",
-            "train_loader.dataset.patience=60",
+            "train_loader.dataset.patience=180",
             "loggers.tensorboard.flush_interval=1",
         ],
     )
@@ -91,6 +94,7 @@ class Ordeal:
         self.images = 40
         self.ways_to_stop = cards(chance, [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
         self.troubles = cards(chance, ["two starts", "outage", "none"])
+        self.outages = cycle(OUTAGES)
         self.asleep: Start | None = None
         self.refused = self.sleepers = 0
         run.arrive(self.images)
@@ -136,7 +140,7 @@ class Ordeal:
     def disturb(self, start: Start, trouble: str) -> None:
         """What happens to a start that trains, and its end or its sleep."""
         if trouble == "outage":
-            take_away(self.run.mds, self.chance.randint(1, 5), self.events)
+            take_away(self.run.mds, next(self.outages), self.events)
         self.perhaps_grow(0.3, "while training: ")
         if used_up(start):
             self.events.append("all that was there used up meanwhile")

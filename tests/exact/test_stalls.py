@@ -48,14 +48,14 @@ def line_of(run: Run, text: str) -> str:
 def status(run: Run) -> dict[str, Any]:
     shown = subprocess.run(
         [sys.executable, "recipes/status.py", str(run.save_folder), "--json"],
-        cwd=ROOT, capture_output=True, text=True, check=True, timeout=60,
+        cwd=ROOT, capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
     return json.loads(shown.stdout)
 
 
 def audited(run: Run) -> subprocess.CompletedProcess[str]:
     audit = [sys.executable, "recipes/audit.py", str(run.save_folder), str(run.mds)]
-    return subprocess.run(audit, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(audit, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
 
 
 def test_a_stopped_worker_is_named_a_stop_saves_at_once_and_nothing_is_lost(many_samples: Path, folder: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_stopped_rank_ends_the_run_at_a_stop_or_at_the_limit_with_exit_code_75
     assert error.startswith("error: rank 1: no batch for")
     assert "waiting for rank 0, which gives no sign of life" in error
     asked = [sys.executable, "recipes/after_crash.py", str(code), SMOKE, f"save_folder={run.save_folder}"]
-    told = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    told = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
     assert "waiting for rank 0, which gives no sign of life" in told.stdout
     assert not (run.save_folder / "failures.jsonl").exists()
 

@@ -125,7 +125,7 @@ def test_a_second_pass_has_everything_once_again_with_what_came_meanwhile(many_s
     run.arrive(30)
     assert run.train(2) == 0, run.output
     audit = [sys.executable, "recipes/audit.py", str(run.save_folder), str(run.mds)]
-    done = subprocess.run(audit, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(audit, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout
     assert "pass 0 (finished, 6 batches)" in done.stdout
     assert "pass 1 (finished, 8 batches)" in done.stdout

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from theworld.audit.due import SourceClaim, parse_mix
 from theworld.audit.sharded_proof import read_entry
 from theworld.errors import UserError
 
@@ -75,6 +76,8 @@ class PassClaim:
     generations: dict[str, str | None]
     """Name to fingerprint of the generations that the pass knew."""
     parent: Parent | None = None
+    sources: list[SourceClaim] = field(default_factory=list)
+    """What the pass takes of each data set that it mixes; empty where it has but one."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +209,7 @@ def parse_pass(content: dict[str, Any]) -> PassClaim:
         parent=Parent(parent["path"], parent["batch"], parse_sums(parent["ids"]) if parent["ids"] else None)
         if parent
         else None,
+        sources=parse_mix(content.get("mix")),
     )
 
 

@@ -24,6 +24,8 @@ from theworld.audit.claim import KINDS, MODULUS, Claim, Span, Sum
 Keys = NDArray[np.uint64]
 
 RANK_FILE = re.compile(r"rank(\d+)\.jsonl")
+MOST_COPIES = 1_000_000
+"""Of a sample in one batch; a line that says more is damaged."""
 NAMED = 1000
 """Most ids that are named of a kind of fault; all are counted."""
 
@@ -130,7 +132,8 @@ def add_line(counted: PassCount, line: dict[str, Any]) -> None:
     for sample_id in line["ids"]:
         counted.ids["trained"].add(sample_id)
     for sample_id, reason in line.get("skipped", {}).items():
-        counted.ids["skipped"].add(sample_id)
+        for _copy in range(line.get("skipped_copies", {}).get(sample_id, 1)):
+            counted.ids["skipped"].add(sample_id)
         if len(counted.reasons) < NAMED:
             counted.reasons[sample_id] = reason
     for sample_id in line.get("lost", []):
@@ -152,7 +155,8 @@ def names_of(ledger: Path, claim: Claim, wanted: list[set[int]]) -> list[Counter
             place = find(places, line["launch"], line["batch"])
             if place is not None and wanted[place.pass_index]:
                 keys = wanted[place.pass_index]
-                names = [*line["ids"], *line.get("skipped", {})]
+                copies = line.get("skipped_copies", {})
+                names = [*line["ids"], *(name for name in line.get("skipped", {}) for _ in range(copies.get(name, 1)))]
                 found[place.pass_index].update(name for name in names if key_of(hash_id(name)) in keys)
     return found
 
@@ -208,5 +212,7 @@ def parse_line(text: bytes) -> dict[str, Any] | None:
         and isinstance(line.get("ids"), list)
         and isinstance(line.get("skipped", {}), dict)
         and isinstance(line.get("lost", []), list)
+        and isinstance(line.get("skipped_copies", {}), dict)
+        and all(type(copies) is int and 1 < copies < MOST_COPIES for copies in line.get("skipped_copies", {}).values())
     )
     return line if good else None

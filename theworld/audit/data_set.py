@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from theworld.audit.claim import Sum
+from theworld.audit.claim import MODULUS, Sum
 from theworld.audit.count import NAMED, Keys, Tally, hash_id, key_of
+from theworld.audit.due import Counts
 
 WHOLE = "all"
 """The one generation of a data set that other tools made."""
@@ -47,9 +48,19 @@ class KnownGeneration:
             tally.add(sample_id)
         return cls(source, tally.keys, tally.sum)
 
+    @property
+    def data_set(self) -> str:
+        """The name of the data set that it is of; empty where there is but one."""
+        return self.source.name.rpartition("/")[0]
+
     def unseen(self, seen: Keys) -> Keys:
         """Keys of its ids that are not among these."""
         return self.keys[~np.isin(self.keys, seen)]
+
+    def sum_of(self, due: Counts) -> Sum:
+        """The sum of its ids, each as often as it is due."""
+        hashes = [hash_id(one) * int(times) for one, times in zip(self.source.ids(), due, strict=True)]
+        return Sum(int(due.sum()), sum(hashes) % MODULUS)
 
     def names(self, keys: set[int]) -> list[str]:
         """The ids that some keys stand for, the first :data:`NAMED`."""

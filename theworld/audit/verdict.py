@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from theworld.audit.claim import KINDS, Claim, PassClaim, Sum, checkpoints, newest_claim
+from theworld.audit.compare import Seen, compare
 from theworld.audit.count import (
     NAMED,
-    Keys,
     LedgerCount,
     PassCount,
     count_ledger,
@@ -21,50 +21,12 @@ from theworld.audit.count import (
     names_of,
     rank_numbers,
 )
-from theworld.audit.data_set import WHOLE, DataSet, JsonIds, KnownGeneration
+from theworld.audit.data_set import DataSet, JsonIds, KnownGeneration
 from theworld.audit.old_runs import guess_claim, read_records
+from theworld.audit.report import PassReport
 from theworld.errors import EXIT_BROKEN_PROMISE, EXIT_DONE, EXIT_RUN_AGAIN, UserError
 
 YES, NO, NOT_CHECKED = "yes", "no", "not checked"
-
-
-@dataclass
-class PassReport:
-    """What happened in one pass. Names are those of the first faults; counts are of all."""
-
-    number: int
-    ended: bool
-    batches: int
-    seen_once: int = 0
-    trained: int = 0
-    skipped: int = 0
-    lost: int = 0
-    """Seen only in steps that were lost because they were not finite."""
-    repeated: int = 0
-    never_seen: int = 0
-    """Of what the pass had; for a pass that goes on, not yet."""
-    unknown: int = 0
-    """Ids that the data set does not have."""
-    added_since: int = 0
-    """Samples of generations that the pass, which has ended, never had."""
-    per_generation: dict[str, list[int]] = field(default_factory=dict)
-    """Seen and not seen, of each generation that the pass had."""
-    names: dict[str, list[str]] = field(default_factory=dict)
-    """Ids by fault: ``repeated``, ``never_seen``, ``unknown``."""
-    reasons: dict[str, str] = field(default_factory=dict)
-    """Samples that carried no loss, and why."""
-    parent: str | None = None
-    faults: list[str] = field(default_factory=list)
-    """What does not agree with the proof."""
-    unproven: list[str] = field(default_factory=list)
-    """What cannot be known."""
-    whole: bool | None = None
-    """Whether everything that the data set has was seen, or all that an older pass had; None: not checked."""
-
-    @property
-    def lost_samples(self) -> bool:
-        """Whether a pass that has ended left out what it had."""
-        return self.ended and bool(self.never_seen or self.lost or not self.trained)
 
 
 @dataclass
@@ -105,7 +67,8 @@ class Audit:
         verdicts = {key: getattr(self, key) for key in ("exactly_once", "at_most_once", "complete", "complete_json")}
         counts = {key: getattr(newest, key) for key in ("seen_once", "repeated", "never_seen", "added_since", "lost")}
         facts = {key: getattr(self, key) for key in ("checkpoint", "attempts", "superseded", "unsaved", "notes")}
-        return {**verdicts, **counts, **facts, "passes": [vars(one) for one in self.passes]}
+        sources = {"sources": newest.sources} if newest.sources else {}
+        return {**verdicts, **counts, **sources, **facts, "passes": [one.as_json() for one in self.passes]}
 
 
 def audit(save_folder: Path, data_set: DataSet, json_ids: JsonIds | None = None) -> Audit:
@@ -178,7 +141,8 @@ def report_pass(
         trained=len(trained),
         skipped=len(skipped),
         lost=len(never_trained),
-        repeated=int((times > 1).sum()),
+        repeated=0 if claim.sources else int((times > 1).sum()),
+        repeated_keys=seen[:0] if claim.sources else seen[times > 1],
         reasons=counted.reasons,
         faults=[*counted.faults, *disagreements(claim, counted)],
     )
@@ -188,7 +152,9 @@ def report_pass(
         if claim.parent.ids is None:
             report.unproven.append(f"nothing is written down of the pass before batch {claim.parent.batch}")
     if known is not None:
-        compare(report, claim, seen, known, is_newest)
+        compare(report, claim, Seen(seen, times, lost), known, is_newest)
+    elif claim.sources:
+        report.unproven.append("how often each sample is due is not known without its data sets")
     return report
 
 
@@ -207,54 +173,6 @@ def disagreements(claim: PassClaim, counted: PassCount) -> list[str]:
     return faults
 
 
-def compare(report: PassReport, claim: PassClaim, seen: Keys, known: list[KnownGeneration], is_newest: bool) -> None:
-    """Hold a pass against the data set as it is today; fills in the report."""
-    by_name = {one.source.name: one for one in known}
-    if claim.ended and list(claim.generations) != [WHOLE]:
-        members = [by_name[name] for name in claim.generations if name in by_name]
-    else:
-        members = known
-    report.faults += changed_generations(claim, by_name)
-    if claim.ended and is_newest:
-        report.added_since = sum(one.sum.count for one in known if one not in members)
-    report.unknown = int((~np.isin(seen, np.concatenate([one.keys for one in known]))).sum()) if known else len(seen)
-    if claim.parent is not None:
-        report.whole = compare_with_parent(report, claim, members)
-        return
-    for one in members:
-        unseen = len(one.unseen(seen))
-        report.per_generation[one.source.name] = [one.sum.count - unseen, unseen]
-        report.never_seen += unseen
-    report.never_seen -= min(report.lost, report.never_seen)
-    report.whole = not (report.never_seen or report.lost or report.added_since or report.unknown)
-
-
-def compare_with_parent(report: PassReport, claim: PassClaim, members: list[KnownGeneration]) -> bool | None:
-    """Whether a pass that began in another run's ledger has seen everything; only sums are known of that part."""
-    if claim.ids is None or claim.parent is None or claim.parent.ids is None:
-        return None
-    seen = claim.ids["trained"] + claim.ids["skipped"]
-    expected = sum((one.sum for one in members), Sum())
-    report.never_seen = max(0, expected.count - seen.count)
-    if report.ended and report.never_seen == 0 and seen != expected:
-        report.faults.append("the samples of parent and run together are not those of the data set")
-    return seen == expected and not report.added_since
-
-
-def changed_generations(claim: PassClaim, by_name: dict[str, KnownGeneration]) -> list[str]:
-    """Generations that the pass knew and that are gone, or not the same today."""
-    faults = []
-    for name, fingerprint in claim.generations.items():
-        if name == WHOLE:
-            continue
-        now = by_name.get(name)
-        if now is None:
-            faults.append(f"{name}, which the pass had, is not in the data set")
-        elif None not in (fingerprint, now.source.fingerprint) and fingerprint != now.source.fingerprint:
-            faults.append(f"{name} is not what it was when the pass had it (fingerprint)")
-    return faults
-
-
 def add_names(
     ledger: Path, claim: Claim, count: LedgerCount, reports: list[PassReport], known: list[KnownGeneration] | None
 ) -> None:
@@ -264,27 +182,30 @@ def add_names(
     for report, counted, keys in zip(reports, count.passes, wanted, strict=False):
         if not (report.repeated or report.unknown):
             continue
-        seen, times = np.unique(np.concatenate([counted.ids[kind].keys for kind in KINDS[:2]]), return_counts=True)
-        keys.update(seen[times > 1][:NAMED].tolist())
+        keys.update(report.repeated_keys[:NAMED].tolist())
         if everything is not None:
+            seen = np.unique(np.concatenate([counted.ids[kind].keys for kind in KINDS[:2]]))
             keys.update(seen[~np.isin(seen, everything)][:NAMED].tolist())
     in_data_set = set(everything.tolist()) if everything is not None and any(wanted) else None
-    for report, names, keys in zip(reports, names_of(ledger, claim, wanted), wanted, strict=False):
-        report.names["repeated"] = sorted(name for name, times in names.items() if times > 1)
+    for report, names, one in zip(reports, names_of(ledger, claim, wanted), claim.passes, strict=False):
+        repeated = set(report.repeated_keys.tolist())
+        # By its name, not its hash; what is due more than once is told apart by the hash alone.
+        report.names["repeated"] = sorted(
+            name for name, times in names.items() if (key_of(hash_id(name)) in repeated if one.sources else times > 1)
+        )
         if in_data_set is not None:
             report.names["unknown"] = sorted(name for name in names if key_of(hash_id(name)) not in in_data_set)
-        if report.repeated <= NAMED and keys:
+        if report.repeated <= NAMED and report.repeated and not one.sources:
             report.repeated = len(report.names["repeated"])
-    for report, counted in zip(reports, count.passes, strict=False):
+    for report in reports:
         if known is not None and report.never_seen and report.parent is None:
-            report.names["never_seen"] = never_seen_names(report, counted, known)
+            report.names["never_seen"] = never_seen_names(report, known)
 
 
-def never_seen_names(report: PassReport, counted: PassCount, known: list[KnownGeneration]) -> list[str]:
-    seen = np.concatenate([counted.ids[kind].keys for kind in KINDS])
-    members = (one for one in known if one.source.name in report.per_generation)
-    named = (name for one in members for name in one.names(set(one.unseen(seen).tolist())))
-    return list(islice(named, NAMED))
+def never_seen_names(report: PassReport, known: list[KnownGeneration]) -> list[str]:
+    members = [one for one in known if one.source.name in report.per_generation]
+    pairs = zip(members, report.never_seen_keys, strict=True)
+    return list(islice((name for one, keys in pairs for name in one.names(set(keys.tolist()))), NAMED))
 
 
 def judge_at_most_once(claim: Claim, reports: list[PassReport]) -> str:

@@ -70,6 +70,8 @@ class PassRecord:
     ids: dict[str, IdSum] = field(default_factory=no_ids)
     generations: list[dict[str, Any]] = field(default_factory=list)
     """What the pass knew: name, samples, shards and fingerprint of each."""
+    mix: dict[str, Any] | None = None
+    """What it takes of the data sets that it mixes (:class:`~theworld.data.batches.mixture.PassMix`)."""
     parent: dict[str, Any] | None = None
     """Where the pass began if not in this run's ledger: ``path``, ``batch``, and under ``ids`` what it had by then;
     that is None where nobody wrote it down."""
@@ -81,6 +83,7 @@ class PassRecord:
             "lineage": [[span.launch, span.first, span.end, span.ranks] for span in self.spans],
             "generations": self.generations,
             "parent": self.parent,
+            **({"mix": self.mix} if self.mix is not None else {}),
             **sums_to_state(self.ids),
         }
 
@@ -92,6 +95,7 @@ class PassRecord:
             [Span(*span) for span in state["lineage"]],
             {kind: IdSum.from_state(state[kind]) for kind in KINDS},
             state["generations"],
+            state.get("mix"),
             state["parent"],
         )
 
@@ -142,16 +146,24 @@ class RunProof:
         """An attempt goes on after so many batches."""
         self.open.spans.append(Span(launch, batch, batch, ranks))
 
-    def advance(self, batch: int, ids: Iterable[dict[str, IdSum]], generations: list[dict[str, Any]]) -> None:
+    def advance(
+        self,
+        batch: int,
+        ids: Iterable[dict[str, IdSum]],
+        generations: list[dict[str, Any]],
+        mix: dict[str, Any] | None = None,
+    ) -> None:
         """So many batches are done now.
 
         Args:
             batch: batches done by the run.
             ids: of each rank, those since the last call.
             generations: what the pass knows now.
+            mix: what it takes of them, where it mixes data sets.
         """
         self.open.spans[-1].end = batch
         self.open.generations = generations
+        self.open.mix = mix
         for found in ids:
             for kind, one in found.items():
                 self.open.ids[kind].merge(one)

@@ -2,7 +2,8 @@
 
 Follows the lineage that the newest whole checkpoint carries through the ledger of a run, holds both against the data
 set (MDS, a folder or a URL, or the one in the run's config.yaml) and the JSON in config.yaml, and prints per pass and
-generation what was seen once, repeated, never seen. --json FILE writes the same to a file.
+generation what was seen once, repeated, never seen. --json FILE writes the same to a file. A run in stages is audited
+stage by stage; its exit code is the worst of theirs.
 
 Three verdicts, each yes, no or not checked: at most once; complete against the data set as it is today; complete
 against the JSON. Exit code 0: exactly once, the first two are yes; 1: at most once is no, or the proof disagrees; 2:
@@ -17,8 +18,10 @@ from pathlib import Path
 from theworld import cli
 from theworld.audit import Audit, PassReport
 from theworld.cli import say
+from theworld.errors import EXIT_BROKEN_PROMISE, EXIT_DONE, EXIT_RUN_AGAIN
 from theworld.files import write_json
 from theworld.run_audit import audit_run
+from theworld.stage_folders import begun, read_stages
 
 SHOWN = 5
 
@@ -29,11 +32,35 @@ def main(argv: list[str]) -> int:
     parser.add_argument("data_set", metavar="MDS", nargs="?", help="the data set (default: the one in config.yaml)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the verdicts and what they rest on")
     given = parser.parse(argv)
+    stages = read_stages(given.save_folder)
+    if stages:
+        return audit_stages(given.save_folder, [one.name for one in stages], given.data_set, given.json)
     result = audit_run(given.save_folder, given.data_set)
     print_audit(result)
     if given.json is not None:
         write_json(given.json, result.as_json(), indent=1)
     return result.exit_code
+
+
+def audit_stages(save_folder: Path, names: list[str], data_set: str | None, json: Path | None) -> int:
+    """Each stage by itself: it has its own passes and its own ledger.
+
+    Returns:
+        1 if a stage has broken the promise; else 75 if one is not complete or has not begun; else 0.
+    """
+    begun_ones = [one.name for one in begun(save_folder)]
+    results: dict[str, Audit] = {}
+    for number, name in enumerate(names, 1):
+        say(f"stage {name}, {number} of {len(names)}" + ("" if name in begun_ones else ": not begun"))
+        if name in begun_ones:
+            results[name] = audit_run(save_folder / name, data_set)
+            print_audit(results[name])
+    if json is not None:
+        write_json(json, {"stages": {name: result.as_json() for name, result in results.items()}}, indent=1)
+    codes = {result.exit_code for result in results.values()}
+    if len(results) < len(names):
+        codes.add(EXIT_RUN_AGAIN)
+    return next((code for code in (EXIT_BROKEN_PROMISE, EXIT_RUN_AGAIN) if code in codes), EXIT_DONE)
 
 
 def print_audit(result: Audit) -> None:
@@ -57,8 +84,10 @@ def print_pass(report: PassReport) -> None:
     say(f"pass {report.number} ({state}, {report.batches} batches)")
     if report.parent is not None:
         say(f"  began in    {report.parent}")
-    say(f"  seen once   {report.seen_once:>9,}")
+    say(f"  {'as often as due' if report.sources else 'seen once  '} {report.seen_once:>9,}")
     print_names("repeated   ", report.repeated, report.names.get("repeated", []))
+    for name, one in report.sources.items():
+        say(f"    {name}: {one['samples']:,} samples, due {one['due']:,} times, seen {one['seen']:,} times")
     if report.whole is not None:
         label = "never seen " if report.ended else "not yet    "
         print_names(label, report.never_seen, report.names.get("never_seen", []) if report.ended else [])

@@ -1,6 +1,9 @@
-"""Keys that users bring from the HF Trainer version of TheWorld, and what they are called here."""
+"""Keys that users bring from the HF Trainer version of TheWorld, or from other trainers, and what they are here."""
 
 from __future__ import annotations
+
+IN_4_BITS = "model.load_in_4bit=true keeps the base's layers under model.lora in 4 bits, in NF4 (docs/stages.md)"
+IN_8_BITS = "8 bits cannot be; model.load_in_4bit=true keeps the base's layers under model.lora in 4 (docs/stages.md)"
 
 LEGACY_KEYS: dict[str, str] = {
     "dataset_name": "the data set is convert.json with convert.images",
@@ -49,5 +52,12 @@ LEGACY_KEYS: dict[str, str] = {
     "question_template": "the questions are those of the data; transform changes a sample",
     "hf_token": "set HF_TOKEN in the environment, or run huggingface-cli login",
     "hub_strategy": "each hub.every-th save goes up, and the last",
+    "load_in_4bit": IN_4_BITS,
+    "load_in_8bit": IN_8_BITS,
+    "quantization": IN_4_BITS,
+    "quantization_bit": IN_4_BITS,
+    "quantization_config": IN_4_BITS,
+    "quantize": IN_4_BITS,
+    "bnb_4bit_quant_type": IN_4_BITS,
 }
 """Same-named keys (num_samples, draw_bboxes, enable_world, num_workers, prefetch_factor) are found by their section."""

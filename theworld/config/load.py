@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from theworld.config.legacy_keys import LEGACY_KEYS
-from theworld.config.schema import Config
+from theworld.config.schema import Config, SourceConfig
 from theworld.errors import UserError, first_line
 
 DEFAULT_YAML = "yamls/spatial.yaml"
@@ -57,7 +57,9 @@ def load_config(argv: Sequence[str]) -> Config:
         UserError: the file is not there or not YAML, a key is unknown or missing, a type is wrong.
     """
     path, overrides = split_arguments(argv)
-    config = merge_known(OmegaConf.structured(Config), read_yaml(path), path)
+    content = read_yaml(path)
+    lasts = [path] if is_given(content, "max_duration") else []
+    config = merge_known(OmegaConf.structured(Config), content, path)
     for override in overrides:
         key, _, _value = override.partition("=")
         try:
@@ -66,6 +68,7 @@ def load_config(argv: Sequence[str]) -> Config:
             raise UserError(f"{override}: cannot read the value of {key}: {with_place(error)}") from error
         if not key or not isinstance(parsed, DictConfig):
             raise UserError(f"{override}: expected key=value")
+        lasts += ["command line"] if is_given(parsed, "max_duration") else []
         config = merge_known(config, parsed, "command line")
     try:
         OmegaConf.resolve(config)
@@ -73,6 +76,8 @@ def load_config(argv: Sequence[str]) -> Config:
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {error_key(error)}{with_place(error)}") from error
     assert isinstance(loaded, Config)
+    if loaded.stages and lasts:
+        raise UserError(f"{lasts[-1]}: max_duration: each of stages has its own; leave the one at the top out")
     return loaded
 
 
@@ -98,7 +103,7 @@ def merge_known(config: DictConfig, update: DictConfig, where: str) -> DictConfi
     try:
         merged = OmegaConf.merge(config, update)
     except ConfigKeyError as error:
-        raise UserError(f"{where}: {unknown_key(str(error.full_key))}") from error
+        raise UserError(f"{where}: {unknown_in_list(update) or unknown_key(str(error.full_key))}") from error
     except OmegaConfBaseException as error:
         raise UserError(f"{where}: {wrong_shape(error, update) or error_key(error) + with_place(error)}") from error
     except (TypeError, ValueError) as error:  # which OmegaConf lets through, for a list where keys belong
@@ -153,6 +158,19 @@ def unknown_key(key: str) -> str:
         same_name = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
         close = same_name[:1]
     return f"unknown key {key}" + (f"; did you mean {close[0]}?" if close else "; python -m theworld.config lists all")
+
+
+def unknown_in_list(update: DictConfig) -> str | None:
+    """The line for a key that a data set of a list does not have, which OmegaConf names without its place."""
+    known = [item.name for item in fields(SourceConfig)]
+    for section in ("train_loader", "eval_loader"):
+        loader = update.get(section)
+        sources = loader.get("datasets") if isinstance(loader, DictConfig) else None
+        for number, source in enumerate(sources if isinstance(sources, ListConfig) else []):
+            for key in source if isinstance(source, DictConfig) else []:
+                if key not in known:
+                    return f"unknown key {section}.datasets[{number}].{key}; known there are {', '.join(known)}"
+    return None
 
 
 def error_key(error: OmegaConfBaseException) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MISSING = "???"
+STAGE_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+"""What a stage may be called: it is a folder's name."""
 
 
 @dataclass
@@ -17,11 +19,20 @@ class ConvertConfig:
     """``convert/to_mds.py``: raw files to MDS."""
 
     json: str = MISSING
-    """The conversations: a JSON array or JSON lines file, plain, gzip or zstd, or hf://datasets/OWNER/NAME/FILE."""
+    """The conversations: a JSON array or JSON lines file, plain, gzip or zstd, a Parquet file, a folder of such files,
+    hf://datasets/OWNER/NAME/FILE, or datasets:OWNER/NAME[@REVISION][?name=CONFIGURATION&split=SPLIT], which is
+    streamed (docs/formats.md)."""
+    format: str = "auto"
+    """What the entries look like: openspatial, llava, messages, refspatial, warehouse, spatialrgpt_bench, captions, or
+    module:function of your own (docs/formats.md). auto: told by the first entries, and said."""
+    boxes: str = "auto"
+    """What numbers of boxes and points are, in other formats than openspatial: pixels, shares (0..1), thousandths
+    (0..1000); auto: shares where all of an entry's lie within 0..1, else pixels."""
     json_cache: str | None = None
     """Folder for a JSON that comes from the Hub; null: $TMPDIR."""
-    images: str = MISSING
-    """Folder with <filename>.jpg (.jpeg .png .webp), flat or sharded in sub-folders."""
+    images: str | None = MISSING
+    """Folder with <filename>.jpg (.jpeg .png .webp), flat or sharded in sub-folders; in other formats than openspatial
+    the folder that the entries' paths are relative to, or null: the pictures are inside of the entries (Parquet)."""
     image_folders: list[str] | None = None
     """Sub-folders of images to take from, best first, as patterns such as [train, "*"]; "." is images itself, "*" all.
     null: all, but nothing that looks like depth maps or masks, and no id with several files that differ."""
@@ -38,6 +49,9 @@ class ConvertConfig:
     verify: str = "header"
     """How an image is checked before it is written: header (type, size, end marker) or decode (every pixel, which also
     finds data lost in the middle); its cost is in docs/checks.md."""
+    most_images: int = 16
+    """Images that an entry may have, in other formats than openspatial; one with more is left out. Of a sample with
+    several the model sees each, with a world for each."""
     most_pixels: int = 50_000_000
     """Pixels that a picture may have by its header; decoding takes up to 8 bytes for each. OpenImages' photos have
     about a million."""
@@ -112,6 +126,23 @@ class FreezeConfig:
 
 
 @dataclass
+class LoraConfig:
+    """Adapters of low rank (LoRA) on linear layers of frozen parts. They train and are saved instead of the layers."""
+
+    rank: int = 16
+    """Inner width of an adapter."""
+    alpha: float = 32.0
+    """An adapter's output is multiplied by alpha / rank."""
+    dropout: float = 0.0
+    """Share of an adapter's inputs that is zeroed in training."""
+    targets: list[str] | None = None
+    """Kinds of layers: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj of the language model; q_proj,
+    k_proj, v_proj, out_proj, fc1, fc2 of the vision tower. null: all of them."""
+    parts: list[str] = field(default_factory=lambda: ["language"])
+    """language, vision, or both. Their own weights must be frozen (model.freeze)."""
+
+
+@dataclass
 class ModelConfig:
     """TheWorld: Gemma 3 with world tokens from the Cosmos VAE."""
 
@@ -129,6 +160,12 @@ class ModelConfig:
     """Side in pixels of the square picture that the VAE sees."""
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
+    lora: LoraConfig | None = None
+    """Adapters on linear layers (needs theworld[lora]): model.lora={} for the defaults; rank, alpha, dropout, targets
+    (kinds of layers), parts (language, vision). null: none. See docs/stages.md."""
+    load_in_4bit: bool = False
+    """Keep the linear layers of the parts that have adapters in 4 bits (QLoRA: NF4, double quantisation; needs
+    theworld[qlora]): about a quarter of their memory in bfloat16. See docs/stages.md."""
     frozen_dtype: str | None = None
     """fp32 or bf16, the precision that frozen parts are kept in; what trains is always fp32.
     null: bf16 when precision is amp_bf16, else fp32."""
@@ -176,10 +213,36 @@ class DatasetConfig:
 
 
 @dataclass
+class SourceConfig:
+    """One of several data sets. Of repeat, choose and proportion all of them have the same one, or none."""
+
+    name: str = MISSING
+    """Letters, digits, dots, dashes, underscores; a sample is called name/id."""
+    remote: str | None = None
+    """Where the converter wrote."""
+    local: str | None = None
+    """In place of remote: a folder that is read where it lies. The cache is the loader's dataset.local."""
+    split: str | None = None
+    """Sub-folder of it."""
+    repeat: float | None = None
+    """Copies of every sample in a pass, fractions allowed; 1 where nothing is said."""
+    choose: int | None = None
+    """Copies from this data set in a pass."""
+    proportion: float | None = None
+    """Share of a pass, which has as many samples as all data sets together; scaled so that all sum to 1."""
+    world: bool = True
+    """Whether its samples have world tokens, where model.enable_world is true."""
+
+
+@dataclass
 class LoaderConfig:
     """One data loader."""
 
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    datasets: list[SourceConfig] | None = None
+    """Several data sets, mixed: [{name: regions, remote: ..., repeat: 2}, ...], with one of repeat, choose, proportion.
+    What they have in common, such as max_seq_len, stands in dataset, whose remote is null. Those of eval_loader are
+    evaluated one by one. See docs/mixing.md."""
     world: str = "own"
     """Whose world tokens a sample gets: own; or shuffled, those of another picture of the rank's batch, for comparison
     (recipes/ablate.py)."""
@@ -239,6 +302,29 @@ class WatchdogConfig:
 
 
 @dataclass
+class ProfilerConfig:
+    """Batches of a pass whose operators are timed: so many are skipped, then some are waited for, warmed up on and
+    recorded, again and again. Names are Composer's (cyclic_schedule)."""
+
+    skip_first: int = 2
+    """Batches at the beginning of a pass, or after a resume, that are left out."""
+    wait: int = 0
+    """Batches before each warm-up that are left out."""
+    warmup: int = 1
+    """Batches that are timed, but not recorded."""
+    active: int = 4
+    """Batches that are recorded in one trace."""
+    repeat: int = 1
+    """Traces of a pass; 0: as many as it has room for."""
+    shapes: bool = False
+    """Record the shapes of what goes into operators."""
+    memory: bool = False
+    """Record what operators allocate."""
+    stack: bool = False
+    """Record from which line of Python each is called: the trace grows many times."""
+
+
+@dataclass
 class Config:
     """A run."""
 
@@ -259,7 +345,12 @@ class Config:
     """Batches of each evaluation; -1: all."""
 
     max_duration: int | str = "1ep"
-    """Composer's time string: 1ep, 500ba, ...; a plain number means epochs."""
+    """Composer's time string: 1ep, 500ba, ...; a plain number means epochs. Beside stages each of them has its own."""
+    stages: list[dict[str, Any]] | None = None
+    """Stages, trained in order by one command, each from the last one's weights: [{name: align, max_duration: 1ep,
+    freeze: {...}}, ...]. A stage may have any section of the top (optimizer, train_loader, model: {lora: ...}, ...),
+    merged over it; freeze stands for model.freeze. One with data of its own says in convert what that is made of. Each
+    has its folder save_folder/<name>. See docs/stages.md."""
     global_train_batch_size: int = MISSING  # type: ignore[assignment]
     """Samples per optimizer step, over all ranks."""
     device_train_microbatch_size: int | str = "auto"
@@ -270,7 +361,9 @@ class Config:
     """gpu or cpu; null: a GPU if there is one."""
 
     optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "decoupled_adamw", "lr": 1.0e-4})
-    """name and settings: a name of Composer's or LLM Foundry's, or module:Class."""
+    """name and settings: a name of Composer's or LLM Foundry's, or module:Class. groups: {projector: {lr: 1e-3},
+    vision: {...}, language: {...}, vae: {...}} gives parts their own lr, weight_decay, betas, eps or momentum, all
+    under one schedule; decay_norms_and_biases: false spares these the weight decay. See docs/stages.md."""
     scheduler: dict[str, Any] = field(default_factory=lambda: {"name": "cosine_with_warmup", "t_warmup": "50ba"})
     """name and settings: a name of Composer's or LLM Foundry's, or module:Class."""
     algorithms: dict[str, Any] = field(default_factory=dict)
@@ -287,6 +380,9 @@ class Config:
     after the boxes are drawn; chance is to be drawn from sample.seed. Its file or folder in code_paths."""
     progress_bar: bool | None = None
     """null: a bar on a terminal, plain lines otherwise."""
+    profiler: ProfilerConfig | None = None
+    """Time the operators of some batches, {} for four at the start: traces for Perfetto in save_folder/traces, and the
+    ten costliest operators in the log. null: not."""
     log_interval: str = "10ba"
     """How often plain lines are printed when there is no bar."""
 

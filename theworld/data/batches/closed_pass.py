@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from theworld.data.batches.mixture import PassMix
 from theworld.data.batches.order import Shuffle, Stage
+from theworld.data.cache.snapshot import Generation
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,10 @@ class ClosedPass:
     stages: tuple[Stage, ...]
     shuffle: Shuffle
     """Its own: the next pass may be shuffled in another way."""
+    mix: PassMix
+    """Its own as well."""
+    generations: tuple[Generation, ...] = ()
+    """That it knew; not for a checkpoint, whose proof has them."""
 
     @property
     def batches(self) -> int:
@@ -28,11 +34,12 @@ class ClosedPass:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {
+        state = {
             "position": self.position,
             "stages": [stage.state_dict() for stage in self.stages],
             "shuffle": self.shuffle.state_dict(),
         }
+        return {**state, "mix": self.mix.state_dict()} if self.mix.is_named else state
 
     @classmethod
     def from_state(cls, state: dict[str, Any], following: Shuffle) -> ClosedPass:
@@ -46,4 +53,4 @@ class ClosedPass:
         epoch = following.epoch - 1
         own = state.get("shuffle")
         shuffle = Shuffle.from_state(own, epoch) if own is not None else replace(following, epoch=epoch)
-        return cls(int(state["position"]), stages, shuffle)
+        return cls(int(state["position"]), stages, shuffle, PassMix.of_pass(state, stages))

@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from theworld.model.processing import TheWorldProcessor
 
 Batch = dict[str, Any]
-"""``input_ids``, ``labels``, ``attention_mask``, ``token_type_ids`` (B, L) int64; ``pixel_values`` (B, 3, H, W) and
-``world_pixel_values`` (B, 3, S, S) uint8, or instead of these ``world_latents`` (B, 16, S/8, S/8) bfloat16; and per
-sample, as lists of length B: ``sample_ids`` (str), ``skipped`` (why it carries no loss, "" if it does;
-:data:`PADDING_SAMPLE` for samples that only fill the batch up), ``turns_cut`` and ``irregularities`` (int: turns beyond
-``max_seq_len``; what was left out of the sample as unusable)."""
+"""``input_ids``, ``labels``, ``attention_mask``, ``token_type_ids`` (B, L) int64; ``pixel_values`` (P, 3, H, W) of all
+samples' pictures and ``world_pixel_values`` (W, 3, S, S) uint8, or instead of these ``world_latents`` (W, 16, S/8, S/8)
+bfloat16, each only where there is any; and per sample, as lists of length B: ``sample_ids`` (str), ``skipped`` (why it
+carries no loss, "" if it does; :data:`PADDING_SAMPLE` for samples that only fill the batch up), ``turns_cut`` and
+``irregularities`` (int: turns beyond ``max_seq_len``; what was left out of the sample as unusable), ``pictures`` and
+``worlds`` (int: how many rows of P and W are its own)."""
 
+ROWS_OF = {"pixel_values": "pictures", "world_pixel_values": "worlds", "world_latents": "worlds"}
+"""Tensors of which a sample has as many rows as this list says."""
 PADDING_SAMPLE = "padding sample"
 WORLDS = ("world_pixel_values", "world_latents")
 
@@ -52,12 +55,17 @@ class Collator:
             "input_ids": input_ids,
             "labels": labels,
             "attention_mask": attention_mask,
-            "token_type_ids": (input_ids == self.processor.image_token_id).long(),
+            "token_type_ids": self.processor.token_type_ids(input_ids),
         }
-        for name in samples[0].pixels:
-            batch[name] = torch.cat([sample.pixels[name] for sample in samples])
+        batch["pictures"], batch["worlds"] = [0] * len(samples), [0] * len(samples)
+        for name in dict.fromkeys(name for sample in samples for name in sample.pixels):
+            having = [row for row, sample in enumerate(samples) if name in sample.pixels]
+            tensors = [samples[row].pixels[name] for row in having]
+            batch[name] = torch.cat(tensors)
+            for row, tensor in zip(having, tensors, strict=True):
+                batch[ROWS_OF[name]][row] = len(tensor)
             if self.shuffled_worlds and name in WORLDS:
-                alone = len(samples) == 1
+                alone = len(having) == 1
                 batch[name] = torch.zeros_like(batch[name]) if alone else batch[name].roll(1, dims=0)
         batch["sample_ids"] = [sample.id for sample in samples]
         batch["skipped"] = [sample.no_loss or "" for sample in samples]

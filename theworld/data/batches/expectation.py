@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from theworld.config.schema import Config
+from theworld.data.batches.mixture import PassMix, copies_at
 from theworld.data.cache.snapshot import Snapshot
 from theworld.data.entries.downloaded import last_arrival
 from theworld.errors import UserError
@@ -51,6 +53,20 @@ class Expectation:
         lost = (self.json_samples or 0) - (snapshot.json_samples or 0) if snapshot.json_samples is not None else 0
         return int(self.configured) - max(0, lost)
 
+    def copies(self, snapshots: Sequence[Snapshot], mix: PassMix) -> int | None:
+        """As :meth:`samples`, of a pass that may mix data sets: copies of its samples. With several data sets it is
+        auto, or None.
+
+        Args:
+            snapshots: of the data sets.
+            mix: what the pass takes of them.
+        """
+        if self.configured != AUTO:
+            return self.samples(snapshots[0])
+        promised = [self.samples(snapshot) or 0 for snapshot in snapshots]
+        # What a data set has beyond its JSON is there all the same.
+        return copies_at(mix, [max(*pair) for pair in zip(promised, mix.known[-1], strict=True)])
+
     def is_given_up(self) -> bool:
         """Whether nothing has moved for so long that nothing more is expected."""
         return self.unmoved_since is not None and time.time() - self.unmoved_since >= self.give_up
@@ -88,5 +104,5 @@ def progress_facts(config: Config, snapshot: Snapshot) -> dict[str, Any]:
     return {
         "fingerprint": snapshot.fingerprint,
         "json_samples": snapshot.json_samples,
-        "arrival": last_arrival(Path(config.convert.images)),
+        "arrival": last_arrival(Path(config.convert.images)) if config.convert.images is not None else None,
     }

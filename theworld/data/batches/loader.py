@@ -12,13 +12,16 @@ import signal
 import time
 import weakref
 from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from composer.utils import dist
 from torch.utils.data import DataLoader
 
 from theworld.data.batches.passes import PassDataset
 from theworld.data.batches.worker_notes import WorkerNotes
 from theworld.errors import Stopped, UserError
+from theworld.progress import LINE_EVERY, Progress
 from theworld.pulse import LOADER, RANKS, Interrupted, pulse
 from theworld.ranks import raise_together
 
@@ -36,6 +39,8 @@ class PassLoader(DataLoader):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._passes: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
+        self._begun = False
+        """A batch has come."""
         self.dataset.notes = WorkerNotes(self.num_workers, self.dataset.shard_name)
         _loaders.add(self)
 
@@ -74,12 +79,37 @@ class PassLoader(DataLoader):
         dataset.warn_of_small_cache()
         batches = super().__iter__()
         for number, start in enumerate(starts):
-            batch = next_on_all_ranks(batches, dataset.notes, number % dataset.notes.workers)
+            with self._first_batch(start):
+                batch = next_on_all_ranks(batches, dataset.notes, number % dataset.notes.workers)
             dataset.position = min(start + dataset.global_batch_size, len(dataset.order))
             yield batch
             if dataset.has_grown():
                 # The workers, who read ahead in the old order, end here.
                 return
+
+    def _first_batch(self, start: int) -> AbstractContextManager[None]:
+        """Shows how far the first batch of a training is, by the worker that makes it, on rank 0."""
+        of_training, self._begun = self.dataset.follow_growth and not self._begun, True
+        if not of_training or dist.get_global_rank() != 0:
+            return nullcontext()
+        notes = self.dataset.notes
+        return FirstBatch(len(self.dataset.slots(start)), notes).watch(lambda: notes.samples[0])
+
+
+class FirstBatch(Progress):
+    """Progress of a start's first batch, which waits for the first shards and comes from worker 0.
+
+    Args:
+        samples: of this rank's batch.
+        notes: of the loader's workers.
+    """
+
+    def __init__(self, samples: int, notes: WorkerNotes, line_every: float = LINE_EVERY) -> None:
+        super().__init__(samples, "samples", "first batch", line_every)
+        self.notes = notes
+
+    def note(self, seconds: float) -> str:
+        return self.notes.tell(0)
 
 
 @atexit.register

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from theworld.data.batches.collate import Batch, round_up
+from theworld.data.batches.collate import ROWS_OF, Batch, round_up
 
 PER_TOKEN = ("input_ids", "labels", "attention_mask", "token_type_ids")
 """Tensors of shape (B, L): what padding costs."""
 
 
-PICTURES = ("pixel_values", "world_pixel_values", "world_latents")
+PICTURES = tuple(ROWS_OF)
 """Tensors that are read only: nearly all of a batch's bytes."""
 
 
@@ -59,12 +59,33 @@ def take_samples(batch: Batch, rows: torch.Tensor, length: int, pin_memory: bool
     for name, value in batch.items():
         if isinstance(value, torch.Tensor):
             some = value[:, :length] if name in PER_TOKEN else value
+            own = rows_of(batch.get(ROWS_OF.get(name, "")), rows)
+            if not len(own):
+                continue
             # Not the loader's own pinning: a copy of its pinned batch would not be pinned, and this one is made anyway.
-            out = torch.empty((len(rows), *some.shape[1:]), dtype=some.dtype, pin_memory=pin_memory)
-            taken[name] = torch.index_select(some, 0, rows, out=out)
+            out = torch.empty((len(own), *some.shape[1:]), dtype=some.dtype, pin_memory=pin_memory)
+            taken[name] = torch.index_select(some, 0, own, out=out)
         else:
             taken[name] = [value[place] for place in places]
     return taken
+
+
+def rows_of(counts: Sequence[int] | None, samples: torch.Tensor) -> torch.Tensor:
+    """The rows that some samples have in a tensor, theirs in a row.
+
+    Args:
+        counts: of rows, for each sample of the batch; None: one each.
+        samples: (n,) int64, places in the batch.
+
+    Returns:
+        (m,) int64.
+    """
+    if counts is None:
+        return samples
+    sizes = torch.tensor(counts)
+    ends = sizes.cumsum(0)
+    own = [torch.arange(int(ends[one] - sizes[one]), int(ends[one])) for one in samples]
+    return torch.cat(own) if own else samples
 
 
 def padding_in(batch: Batch) -> tuple[int, int]:

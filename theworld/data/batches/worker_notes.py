@@ -30,6 +30,8 @@ class WorkerNotes:
         self.processes = RawArray("q", self.workers)
         self.shards = RawArray("q", [-1] * self.workers)
         self.until = RawArray("d", self.workers)
+        self.samples = RawArray("q", self.workers)
+        """That each has made in the passes so far."""
 
     # ---- by the worker
 
@@ -52,6 +54,10 @@ class WorkerNotes:
             yield
         finally:
             self.until[worker] = 0.0
+
+    def made(self, worker: int) -> None:
+        """The worker has a sample of its batch."""
+        self.samples[worker] += 1
 
     # ---- by the rank
 

@@ -92,7 +92,6 @@ def find_latents(wish: LatentWish | None, snapshot: Snapshot) -> WorldLatents | 
             "%s: %s, so all are computed while training; convert/add_latents.py adds them", snapshot.source, what
         )
         return None
-    log.info("%s: world latents are there, the VAE is not built", snapshot.source)
     return found
 
 

@@ -49,10 +49,13 @@ SILENT_AFTER = 60.0
 NO_SPACE = 28
 
 
-def default_cache_folder(remote: str) -> Path:
-    """A folder under ``$TMPDIR`` whose name follows from the data alone, so that ranks and later runs share it."""
-    where = remote if "://" in remote else os.path.abspath(remote)
-    name = f"theworld-cache-{hashlib.sha256(where.encode()).hexdigest()[:16]}"
+def default_cache_folder(*remotes: str) -> Path:
+    """A folder under ``$TMPDIR`` whose name follows from the data alone, so that ranks and later runs share it; one for
+    all runs that mix data sets, of which each may be in many mixtures."""
+    name = "theworld-cache-mixed"
+    if len(remotes) == 1:
+        where = remotes[0] if "://" in remotes[0] else os.path.abspath(remotes[0])
+        name = f"theworld-cache-{hashlib.sha256(where.encode()).hexdigest()[:16]}"
     if not os.environ.get("TMPDIR"):
         log.warning(
             "TMPDIR is not set, so shards are cached in %s; set it to the node's own disk", tempfile.gettempdir()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, overload
 
 from theworld.data.shards.remote_data_set import read_file
@@ -89,6 +89,29 @@ class Snapshot:
             if actual.fingerprint != expected["fingerprint"] or actual.samples != expected["samples"]:
                 return f"generation {actual.name} has changed"
         return None
+
+
+def mix(names: Sequence[str], snapshots: Sequence[Snapshot]) -> Snapshot:
+    """Several data sets as one, whose generations have the data set's name in front; one without a name is itself."""
+    if list(names) == [""]:
+        return snapshots[0]
+    named = [
+        replace(generation, name=f"{name}/{generation.name}")
+        for name, snapshot in zip(names, snapshots, strict=True)
+        for generation in snapshot.generations
+    ]
+    return Snapshot(
+        ", ".join(snapshot.source for snapshot in snapshots),
+        tuple(named),
+        tuple(shard for snapshot in snapshots for shard in snapshot.shards),
+        total([snapshot.json_entries for snapshot in snapshots]),
+        total([snapshot.json_samples for snapshot in snapshots]),
+    )
+
+
+def total(counts: Sequence[int | None]) -> int | None:
+    """Their sum; None if one is not known."""
+    return None if None in counts else sum(count for count in counts if count is not None)
 
 
 @overload
