@@ -118,3 +118,21 @@ def test_peak_memory_at_gemmas_vocabulary_follows_the_chunk():
     plain, chunked = growth(1024), growth(128)
     print(f"peak memory of the loss at 1,024 tokens: plain {plain:.2f} GB, chunks of 128 {chunked:.2f} GB")
     assert chunked < plain / 4
+
+
+@pytest.mark.parametrize("chunk", [3, 100])
+def test_the_losses_of_samples_are_those_of_each_alone(chunk: int) -> None:
+    hidden, labels, head = inputs(answers=30)
+    labels[1] = -100
+    whole = answer_loss(hidden, labels, None, head, chunk_tokens=chunk)
+    result = answer_loss(hidden, labels, None, head, chunk_tokens=chunk, by_sample=True)
+    torch.testing.assert_close(result.loss, whole.loss)
+    assert (whole.of_samples, whole.tokens_of_samples) == (None, None)
+    assert result.of_samples is not None
+    assert result.tokens_of_samples is not None
+    assert not result.of_samples.requires_grad
+    for row in range(len(labels)):
+        alone = answer_loss(hidden[row : row + 1], labels[row : row + 1], None, head)
+        assert result.tokens_of_samples[row] == alone.tokens
+        torch.testing.assert_close(result.of_samples[row], (alone.loss * alone.tokens).detach())
+    assert result.tokens_of_samples[1] == 0

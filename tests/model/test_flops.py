@@ -87,10 +87,22 @@ def test_recomputation_is_counted_apart(
     for freeze in (STAGES["projector"], STAGES["language"]):
         plain = ComposerTheWorld(load_model(tiny_config(freeze=freeze)), processor).count_flops(full_batch)
         model = load_model(tiny_config(freeze=freeze, activation_checkpointing=True))
-        counted = ComposerTheWorld(model, processor).count_flops(full_batch)
-        assert counted.total == plain.total
+        trained = ComposerTheWorld(model, processor)
+        counted = trained.count_flops(full_batch)
+        assert counted.total == plain.total == trained.flops_per_batch(full_batch), "what utilisation is made of"
         assert counted.total_with_recomputed == pytest.approx(step(model, full_batch), rel=SAME)
         assert counted.recomputed > 0.05 * counted.total
+
+
+def test_a_save_does_not_ask_for_the_tokenizer(
+    tiny_config: Callable[..., ModelConfig], processor: TheWorldProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("ten seconds of CPU time a save with the real vocabulary")
+
+    model = ComposerTheWorld(load_model(tiny_config()), processor)
+    monkeypatch.setattr(type(processor.tokenizer), "save_pretrained", refuse)
+    assert model.get_metadata() == {}
 
 
 def test_padding_is_not_counted(

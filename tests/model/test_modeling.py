@@ -112,7 +112,7 @@ def test_world_tokens_are_causal_and_image_tokens_are_not(model, processor, make
     """Of two equal prefixes, the world's hidden states do not see what follows; the image's see all of the image."""
     inputs = without_labels(make_batch(processor))
     end = int((inputs["input_ids"][0] == processor.world_token_ids[1]).nonzero())
-    image = (inputs["input_ids"][0] == processor.image_token_id).nonzero().flatten()
+    image = (inputs["input_ids"][0] == processor.tokenizer.image_token_id).nonzero().flatten()
     with torch.no_grad():
         before = model.model(**inputs).last_hidden_state
         inputs["pixel_values"] = inputs["pixel_values"].flip(-1)

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from transformers import Gemma3Processor
 
+from tests.helpers.grey_levels import assert_same_picture
 from theworld.model import TheWorldProcessor, load_processor
 from theworld.model.base import resolve_gemma
 
@@ -20,6 +21,8 @@ MESSAGES = [
     {"role": "assistant", "content": [{"type": "text", "text": "It is 12.57 inches."}]},
     {"role": "user", "content": "And tall?"},
 ]
+LEVEL = 1 / 255 / 0.5
+"""What a grey level is in normalised pixels."""
 CHAT = (
     "<bos><start_of_turn>user\n<start_of_image>How wide is Region [0]?<end_of_turn>\n"
     "<start_of_turn>model\nIt is 12.57 inches.<end_of_turn>\n"
@@ -36,7 +39,7 @@ def worldless(tiny_config) -> TheWorldProcessor:
 
 @pytest.fixture(scope="module")
 def gemma() -> Any:
-    return Gemma3Processor.from_pretrained(resolve_gemma("builtin:tiny").folder, use_fast=False)
+    return Gemma3Processor.from_pretrained(resolve_gemma("builtin:tiny").folder)
 
 
 def test_the_world_comes_right_behind_bos(processor):
@@ -69,7 +72,7 @@ def test_call_equals_the_helpers(processor, pictures):
     helped = processor.preprocess_images([pictures[0]])
     assert torch.equal(called["input_ids"], ids)
     assert torch.equal(called["token_type_ids"], processor.token_type_ids(ids))
-    torch.testing.assert_close(called["pixel_values"], helped["pixel_values"], rtol=0, atol=1e-6)
+    assert_same_picture(helped["pixel_values"], called["pixel_values"], LEVEL)
     assert torch.equal(called["world_pixel_values"], helped["world_pixel_values"])
     assert set(called) <= set(processor.model_input_names)
 
@@ -116,7 +119,27 @@ def test_pixel_values_are_those_of_gemmas_image_processor(processor, gemma):
     theirs = gemma.image_processor([image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
     ours = processor.preprocess_images(images)["pixel_values"]
     assert ours.dtype == torch.float32
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    assert_same_picture(ours, theirs, LEVEL)
+
+
+@pytest.mark.parametrize("size", [(1024, 683), (640, 480), (96, 2000), (896, 896), (31, 57)])
+def test_resized_pictures_are_pillows(real_processor_sizes, size):
+    noise = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    smooth = Image.fromarray(noise).filter(ImageFilter.GaussianBlur(2))
+    for picture in (Image.fromarray(noise), smooth):
+        made = real_processor_sizes.resize_images([picture])
+        for name, side, resample in (("pixel_values", 896, 2), ("world_pixel_values", 512, 3)):
+            resized = picture.resize((side, side), Image.Resampling(resample))
+            assert_same_picture(made[name][0], torch.from_numpy(np.array(resized)).permute(2, 0, 1))
+        as_array = real_processor_sizes.resize_images([np.array(picture)])
+        assert all(torch.equal(as_array[name], pixels) for name, pixels in made.items())
+
+
+@pytest.fixture
+def real_processor_sizes(processor, monkeypatch):
+    monkeypatch.setattr(processor.image_processor, "size", {"height": 896, "width": 896})
+    monkeypatch.setattr(processor, "world_image_size", 512)
+    return processor
 
 
 def test_world_pixels_fill_the_square_in_minus_one_to_one(processor):
@@ -177,7 +200,7 @@ def test_pictures_may_come_as_arrays_and_several_to_a_text(processor, pictures):
 
 def test_pictures_without_text_get_their_placeholders(processor, pictures):
     inputs = processor(images=[[pictures[0]], [pictures[1]]], return_tensors="pt")
-    assert (inputs["input_ids"] == processor.image_token_id).sum(dim=1).tolist() == [16, 16]
+    assert (inputs["input_ids"] == processor.tokenizer.image_token_id).sum(dim=1).tolist() == [16, 16]
     assert (inputs["input_ids"] == processor.world_token_ids[2]).sum(dim=1).tolist() == [4, 4]
 
 

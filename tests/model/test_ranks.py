@@ -42,7 +42,8 @@ if kind == "ddp":
     wrapped = torch.nn.parallel.DistributedDataParallel(model)
 elif kind == "fsdp2":
     from torch.distributed.fsdp import fully_shard
-    for layer in [*model.model.language_model.layers, *model.model.vision_tower.vision_model.encoder.layers]:
+    from theworld.compat import VISION_LAYERS
+    for layer in [*model.model.language_model.layers, *model.get_submodule(f"model.{VISION_LAYERS}")]:
         fully_shard(layer)
     fully_shard(model)
 losses = []

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import smoke_config
 from theworld.checkpoint.on_disk import newest_whole_checkpoint
 from theworld.checkpoint.weights import RECORD, pin_bases, read_saved_weights
+from theworld.compat import NEW_TRANSFORMERS, as_named_here
 from theworld.config.schema import Config
 from theworld.errors import UserError
 from theworld.model import load_model
@@ -144,7 +145,7 @@ def test_other_freezing_on_resume_says_how_to_begin_a_stage(
     make_config: Callable[..., Config], first_stage: Config
 ) -> None:
     config = make_config(Path(str(first_stage.save_folder)), "model.freeze.vision=false", "max_duration=4ba")
-    with pytest.raises(UserError, match=r"model\.freeze has changed.*load_weights_only=true") as error:
+    with pytest.raises(UserError, match=r"model\.freeze or model\.lora has changed.*load_weights_only=true") as error:
         train(config)
     assert "\n" not in str(error.value)
 
@@ -177,6 +178,14 @@ def add_weight(state: dict[str, Any]) -> None:
     state["model"]["model.model.more.weight"] = torch.zeros(2)
 
 
+def name_as_another_transformers(state: dict[str, Any]) -> None:
+    inner = "" if NEW_TRANSFORMERS else "vision_model."
+    here = f"model.model.vision_tower.{inner}embeddings.patch_embedding.bias"
+    other = here.replace("vision_model.", "") if inner else here.replace("vision_tower.", "vision_tower.vision_model.")
+    assert as_named_here(other) == here
+    state["model"][other] = torch.zeros(2)
+
+
 def reshape_weight(state: dict[str, Any]) -> None:
     name = next(iter(state["model"]))
     state["model"][name] = state["model"][name][..., :1]
@@ -189,6 +198,7 @@ def reshape_weight(state: dict[str, Any]) -> None:
         (remove_weight, "1 weights that it should hold are missing"),
         (remove_projector, "missing, for example|weights train now"),
         (add_weight, "1 weights that the model does not have"),
+        (name_as_another_transformers, "as another major version of transformers does"),
         (reshape_weight, "the model's is"),
         (lambda state: state.pop(RECORD), "weights of the model are missing"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import pytest
 import torch
 
 from tests.helpers.launcher import composer, run
-from tests.helpers.tensorboard import losses
+from tests.helpers.tensorboard import logged, losses
 from theworld.checkpoint.weights import read_saved_weights
-from theworld.config.schema import Config
+from theworld.config.schema import Config, LoraConfig
 from theworld.errors import UserError
 from theworld.model import load_model
 from theworld.train.parallelism import prepare_parallelism
@@ -120,6 +121,68 @@ def test_full_checkpoints_under_fsdp_hold_what_trains(launch: Callable[..., list
     assert len(resumed) == 3
 
 
+@pytest.mark.slow
+@pytest.mark.dist
+def test_rates_by_part_on_two_ranks_sharded_and_not(launch: Callable[..., list[float]], tmp_path: Path) -> None:
+    groups = "optimizer.groups={projector: {lr: 4.0e-3}, language: {lr: 1.0e-3, weight_decay: 1.0e-3}}"
+    settings = (groups, "optimizer.decay_norms_and_biases=false", "scheduler.t_warmup=0ba", "scheduler.t_max=9ba")
+    fsdp = "parallelism_config={fsdp: {}}"
+    whole = launch(2, "ddp", *settings)
+    launch(2, "fsdp", *settings, fsdp, "max_duration=2ba")
+    assert launch(2, "fsdp", *settings, fsdp) == pytest.approx(whole, rel=1e-4)
+    for part in ("projector", "language"):
+        rates = logged(tmp_path / "fsdp", f"lr/{part}")
+        assert len(set(rates.values())) == 3
+        assert rates == logged(tmp_path / "ddp", f"lr/{part}")
+    state = torch.load(tmp_path / "ddp" / "ep0-ba3-rank0.pt", weights_only=False)["state"]["model"]
+    for name, weight in weights_in(tmp_path / "fsdp" / "ep0-ba3").items():
+        torch.testing.assert_close(weight, state[name], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+def test_adapters_on_two_ranks_sharded_and_not(launch: Callable[..., list[float]], tmp_path: Path) -> None:
+    settings = ("model.freeze.language=true", "model.lora={rank: 4, parts: [language, vision]}", "optimizer.lr=1.0e-2")
+    settings = (*settings, "scheduler.t_warmup=0ba", "scheduler.t_max=9ba", "model.frozen_dtype=bf16")
+    fsdp = "parallelism_config={fsdp: {}}"
+    one, whole = launch(1, "lora-one", *settings), launch(2, "lora-ddp", *settings)
+    assert whole == pytest.approx(one, rel=2e-3)
+    begun = launch(2, "lora-fsdp", *settings, fsdp, "max_duration=2ba")
+    sharded = launch(2, "lora-fsdp", *settings, fsdp)
+    assert sharded[:2] == begun
+    assert sharded == pytest.approx(whole, rel=2e-3)
+    state = torch.load(tmp_path / "lora-ddp" / "ep0-ba3-rank0.pt", weights_only=False)["state"]["model"]
+    weights = weights_in(tmp_path / "lora-fsdp" / "ep0-ba3")
+    assert weights.keys() == state.keys()
+    assert all(".lora_" in name or ".world_projector." in name for name in weights)
+    assert all(weight.any() for weight in weights.values())
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+@pytest.mark.skipif(
+    find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed: pip install 'theworld[qlora]'"
+)
+def test_adapters_on_a_base_in_4_bits_on_two_ranks(launch: Callable[..., list[float]], tmp_path: Path) -> None:
+    """With FSDP the packed weights are stored as the frozen ones beside them, and gathered as what they are."""
+    settings = ("model.freeze.language=true", "model.lora={rank: 4, parts: [language, vision]}", "optimizer.lr=1.0e-2")
+    settings = (*settings, "scheduler.t_warmup=0ba", "scheduler.t_max=9ba", "model.load_in_4bit=true")
+    fsdp = "parallelism_config={fsdp: {}}"
+    whole = launch(2, "bits-ddp", *settings)
+    begun = launch(2, "bits-fsdp", *settings, fsdp, "max_duration=2ba")
+    sharded = launch(2, "bits-fsdp", *settings, fsdp)
+    assert sharded[:2] == begun
+    assert sharded == pytest.approx(whole, rel=1e-4)
+    half = ("parallelism_config={fsdp: {mixed_precision: FULL}}", "model.frozen_dtype=bf16", "max_duration=2ba")
+    half = (*half, "model.activation_checkpointing=true")
+    assert launch(2, "bits-half", *settings, *half) == pytest.approx(whole[:2], rel=2e-3)
+    state = torch.load(tmp_path / "bits-ddp" / "ep0-ba3-rank0.pt", weights_only=False)["state"]["model"]
+    weights = weights_in(tmp_path / "bits-fsdp" / "ep0-ba3")
+    assert weights.keys() == state.keys()
+    assert all(".lora_" in name or ".world_projector." in name for name in weights)
+    assert all(weight.any() for weight in weights.values())
+
+
 @pytest.mark.parametrize(
     ("fsdp", "micro", "says"),
     [
@@ -135,6 +198,37 @@ def test_what_composer_would_ignore_is_one_line(fsdp: Any, micro: Any, says: str
     config.model.activation_checkpointing = True
     with pytest.raises(UserError, match=says):
         prepare_parallelism(config)
+
+
+def test_groups_need_the_weights_as_they_are_and_adapters_fsdp_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FSDP_VERSION", "1")
+    adapted = Config(parallelism_config={"fsdp": {}})
+    adapted.model.lora = LoraConfig()
+    with pytest.raises(UserError, match=r"model\.lora: with FSDP 2 only"):
+        prepare_parallelism(adapted)
+    config = Config(parallelism_config={"fsdp": {"use_orig_params": False}})
+    config.optimizer = {"groups": {"projector": {"lr": 1.0e-3}}}
+    with pytest.raises(UserError, match="of which optimizer"):
+        prepare_parallelism(config)
+
+
+@pytest.mark.parametrize(
+    ("precision", "frozen", "parallel", "says"),
+    [
+        ("amp_fp16", None, {"fsdp": {}}, "FSDP needs precision amp_bf16 or fp32"),
+        ("amp_bf16", "fp32", {"fsdp": {}}, "they are amp_bf16 and fp32"),
+        ("fp32", "bf16", {"fsdp": {"mixed_precision": "PURE"}}, "they are fp32 and bf16"),
+        ("fp32", None, {"fsdp": {}, "tp": {}}, r"parallelism_config\.tp: not with model\.load_in_4bit"),
+    ],
+)
+def test_fsdp_is_not_to_round_packed_weights(precision: str, frozen: str | None, parallel: Any, says: str) -> None:
+    config = Config(parallelism_config=parallel, precision=precision, device_train_microbatch_size=2)
+    config.model.lora, config.model.load_in_4bit, config.model.frozen_dtype = LoraConfig(), True, frozen
+    with pytest.raises(UserError, match=says):
+        prepare_parallelism(config)
+    config.precision, config.model.frozen_dtype = "amp_bf16", None
+    config.parallelism_config = {"fsdp": {}}
+    prepare_parallelism(config)
 
 
 def test_units_of_fsdp_are_of_one_precision(tiny_config: Callable[..., Any]) -> None:

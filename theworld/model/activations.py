@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.models.gemma3.modeling_gemma3 import Gemma3DecoderLayer
 from transformers.models.siglip.modeling_siglip import SiglipEncoderLayer
 
+from theworld.compat import layer_inputs
 from theworld.model.configuration import TheWorldConfig
 from theworld.model.loss import CHUNK_TOKENS, summed_loss
 from theworld.model.world_encoder import WorldEncoder
@@ -103,6 +104,20 @@ def _fake(how: Precision) -> Iterator[None]:
         yield
 
 
+def _cast(layer: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The layer with parameters of this dtype. ``to`` puts them in place of those that are there, which newer releases
+    of torch refuse for a tensor without data that something looks at."""
+    for module in layer.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(parameter.detach().to(dtype)))
+    return layer
+
+
+def _states(result: Any) -> Tensor:
+    """A layer's hidden states; some releases give them in a tuple with other things."""
+    return result[0] if isinstance(result, tuple) else result
+
+
 def _measure(
     layers: list[nn.Module],
     start: Tensor,
@@ -140,7 +155,7 @@ def language_layer(config: TheWorldConfig, samples: int, tokens: int, how: Preci
         # It keeps the same tensors, but runs only on a GPU.
         text._attn_implementation = "sdpa"
     with _fake(how):
-        layers: list[nn.Module] = [Gemma3DecoderLayer(text, index).to(how.weights) for index in (0, 1)]
+        layers: list[nn.Module] = [_cast(Gemma3DecoderLayer(text, index), how.weights) for index in (0, 1)]
         states = torch.empty(samples, tokens, text.hidden_size, dtype=how.weights, requires_grad=True)
         rotation = torch.empty(samples, tokens, text.head_dim, dtype=how.weights)
         # transformers gives eager attention a mask to be added, and the others one of booleans.
@@ -149,10 +164,10 @@ def language_layer(config: TheWorldConfig, samples: int, tokens: int, how: Preci
         both = (rotation, rotation)
 
         def run(layer: nn.Module, states: Tensor) -> Tensor:
-            inputs = {"position_embeddings_global": both, "position_embeddings_local": both, "attention_mask": mask}
+            inputs = {**layer_inputs(both), "attention_mask": mask}
             if recompute:
-                return checkpoint(layer, states, use_reentrant=False, **inputs)[0]  # pyright: ignore[reportOptionalSubscript]
-            return layer(states, **inputs)[0]
+                return _states(checkpoint(layer, states, use_reentrant=False, **inputs))
+            return _states(layer(states, **inputs))
 
         return _measure(layers, states, run, [rotation, mask], how.trains)
 
@@ -161,16 +176,14 @@ def vision_layer(config: TheWorldConfig, pictures: int, how: Precision, recomput
     """A layer of the vision tower; nothing is kept of one that does not train."""
     vision = config.vision_config
     with _fake(how):
-        layers: list[nn.Module] = [SiglipEncoderLayer(vision).to(how.weights) for _ in range(2)]
+        layers: list[nn.Module] = [_cast(SiglipEncoderLayer(vision), how.weights) for _ in range(2)]
         patches = (vision.image_size // vision.patch_size) ** 2
         states = torch.empty(pictures, patches, vision.hidden_size, dtype=how.weights, requires_grad=how.trains)
 
         def run(layer: nn.Module, states: Tensor) -> Tensor:
             if recompute and how.trains:
-                result = checkpoint(layer, states, None, use_reentrant=False)
-            else:
-                result = layer(states, None)
-            return result[0] if isinstance(result, tuple) else result  # pyright: ignore[reportReturnType]
+                return _states(checkpoint(layer, states, None, use_reentrant=False))
+            return _states(layer(states, None))
 
         return _measure(layers, states, run, [], how.trains)
 
@@ -178,7 +191,7 @@ def vision_layer(config: TheWorldConfig, pictures: int, how: Precision, recomput
 def vae_encoder(config: TheWorldConfig, pictures: int, how: Precision) -> Footprint:
     """The encoder of the world; nothing is kept if it does not train."""
     with _fake(how):
-        encoder = WorldEncoder(config.vae).to(how.weights)
+        encoder = _cast(WorldEncoder(config.vae), how.weights)
         pixels = torch.empty(pictures, 3, 1, config.world_image_size, config.world_image_size, dtype=how.weights)
 
         def run(layer: nn.Module, pixels: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from theworld.compat import network_errors
 from theworld.errors import NotNow, UserError, first_line
 from theworld.file_limits import too_large
 
@@ -120,8 +121,8 @@ def download(key: str, repo: str, revision: str | None, patterns: list[str]) -> 
         ) from error
     except errors.HFValidationError as error:
         raise UserError(f"{key}: {repo}: no such folder, and not a Hub repo: {first_line(error)}") from error
-    except OSError as error:  # what huggingface_hub and requests raise for a broken connection is one as well
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+    except (*network_errors(), OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise UserError(
                 f"{key}: cannot store {repo} in the Hub cache: {error.strerror}; set HF_HOME to a folder with room"
             ) from error

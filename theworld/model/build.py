@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict
 
 import torch
-from transformers import Gemma3Config, Gemma3Processor
+from transformers import Gemma3Config, Gemma3Processor, Gemma3TextConfig
 
 import theworld.model.auto  # noqa: F401 - a model that is built can also be saved and found by the Auto classes
+from theworld.compat import recompute_layers
 from theworld.config.schema import FreezeConfig, ModelConfig
 from theworld.errors import UserError, first_line
+from theworld.model.adapters import adapter_weights, add_adapters, is_adapter
 from theworld.model.base import Base, resolve_gemma, resolve_vae
+from theworld.model.cast import cast_parameters
+from theworld.model.check_four_bits import FORM
 from theworld.model.check_model import VAE_STRIDE, check_model_config, count_world_tokens
 from theworld.model.configuration import TheWorldConfig
+from theworld.model.four_bits import packed_weights, quantise
 from theworld.model.modeling import TheWorldForConditionalGeneration
 from theworld.model.processing import TheWorldProcessor
 from theworld.model.weight_files import errors_only
@@ -30,7 +37,34 @@ def load_processor(cfg: ModelConfig) -> TheWorldProcessor:
         UserError: the configuration cannot work, or Gemma's files are not there.
     """
     check_model_config(cfg)
-    return _processor(cfg, resolve_gemma(cfg.gemma, cfg.gemma_revision, weights=False))
+    gemma = resolve_gemma(cfg.gemma, cfg.gemma_revision, weights=False)
+    check_kind(gemma)
+    return _processor(cfg, gemma)
+
+
+def check_kind(gemma: Base) -> None:
+    """Refuse another model than a Gemma 3 with vision, before its processor or a weight is looked for.
+
+    Raises:
+        UserError: says what it is.
+    """
+    try:
+        settings = json.loads((gemma.folder / "config.json").read_text(encoding="utf-8"))
+        kind = str(settings["model_type"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"model.gemma: {gemma.folder}: config.json cannot be read ({first_line(error)})") from error
+    if kind == Gemma3TextConfig.model_type:
+        raise UserError(
+            f"model.gemma: {gemma.name} is a {kind}, which has no vision, as the 1B; expected a Gemma 3 with vision "
+            "(4B, 12B, 27B)"
+        )
+    if kind != Gemma3Config.model_type or "vision_config" not in settings:
+        raise UserError(f"model.gemma: {gemma.name} is a {kind}; expected a Gemma 3 with vision")
+    if "quantization_config" in settings:
+        raise UserError(
+            f"model.gemma: {gemma.name} is quantised already (quantization_config in its config.json); name the model "
+            "that it was made of, of which model.load_in_4bit keeps the layers in 4 bits"
+        )
 
 
 def _processor(cfg: ModelConfig, gemma: Base) -> TheWorldProcessor:
@@ -58,16 +92,15 @@ def build_config(cfg: ModelConfig, gemma: Base, vae: Base | None) -> TheWorldCon
     Raises:
         UserError: a base is of another kind, or the vocabulary has no room for the world tokens.
     """
+    check_kind(gemma)
     gemma_config = Gemma3Config.from_pretrained(gemma.folder)
-    if gemma_config.model_type != Gemma3Config.model_type or "vision_config" not in gemma_config.to_dict():
-        raise UserError(f"model.gemma: {gemma.name} is a {gemma_config.model_type}; expected a Gemma 3 with vision")
     settings = {
         key: value for key, value in gemma_config.to_dict().items() if key not in ("model_type", "architectures")
     }
     processor = _processor(cfg, gemma)
     config = TheWorldConfig(
         **settings,
-        base={"gemma": gemma.record()},
+        base={"gemma": {**gemma.record(), **({"form": FORM} if cfg.load_in_4bit else {})}},
         image_mean=processor.image_processor.image_mean,
         image_std=processor.image_processor.image_std,
         image_rescale_factor=processor.image_processor.rescale_factor,
@@ -97,6 +130,7 @@ def load_shapes(
     cfg: ModelConfig,
     with_world_encoder: bool = True,
     frozen_dtype: torch.dtype | None = None,
+    packed_in: torch.dtype = torch.uint8,
 ) -> TheWorldForConditionalGeneration:
     """The model that :func:`load_model` gives, on the meta device: shapes, dtypes and freezing without weights.
 
@@ -113,7 +147,7 @@ def load_shapes(
     config._attn_implementation = cfg.attn_implementation
     with torch.device("meta"):
         model = TheWorldForConditionalGeneration(config)
-    return prepare_parts(model, cfg, torch.float32, frozen_dtype)
+    return prepare_parts(model, cfg, torch.float32, frozen_dtype, PROJECTOR_SEED, packed_in=packed_in)
 
 
 def load_model(
@@ -123,6 +157,7 @@ def load_model(
     with_world_encoder: bool = True,
     frozen_dtype: torch.dtype | None = None,
     device: torch.device | None = None,
+    packed_in: torch.dtype = torch.uint8,
 ) -> TheWorldForConditionalGeneration:
     """TheWorld with the weights of its bases, a new projector, and the freezing that ``cfg`` asks for; in eval mode.
 
@@ -135,6 +170,7 @@ def load_model(
         device: where the model goes; None: it stays on the CPU. With ``frozen_dtype``, weights are cast there. Up to
             then they are the mapped files, which all processes of a machine share: eight ranks that each cast a whole
             Gemma 3 4B in their own memory would take 130 GB of it.
+        packed_in: with ``cfg.load_in_4bit``, how the packed weights are stored: FSDP shards them as a type of floats.
 
     Raises:
         UserError: a base is missing, gated, cut short or of another kind; a weight is missing or unexpected; nothing
@@ -150,8 +186,9 @@ def load_model(
             model = TheWorldForConditionalGeneration.from_pretrained(
                 gemma.folder,
                 config=config,
-                # As in the file, so that four billion frozen weights never take twice their memory.
-                dtype=dtype if frozen_dtype is None else "auto",
+                # As in the file, so that four billion frozen weights never take twice their memory, and 4 bits are
+                # made of nothing else.
+                dtype=dtype if frozen_dtype is None and not cfg.load_in_4bit else "auto",
                 attn_implementation=cfg.attn_implementation,
                 may_miss="model.world_projector.",
             )
@@ -164,34 +201,42 @@ def load_model(
         initialise_projector(model, seed)
         if with_world_encoder:
             attach_world_encoder(model, vae, dtype)
-    if device is not None:
-        model.to(device)  # pyright: ignore[reportArgumentType]
-    return prepare_parts(model, cfg, dtype, frozen_dtype)
+    if cfg.load_in_4bit:
+        frozen_dtype = frozen_dtype or dtype
+    return prepare_parts(model, cfg, dtype, frozen_dtype, seed, device, packed_in)
 
 
 def prepare_parts(
-    model: TheWorldForConditionalGeneration, cfg: ModelConfig, dtype: torch.dtype, frozen_dtype: torch.dtype | None
+    model: TheWorldForConditionalGeneration,
+    cfg: ModelConfig,
+    dtype: torch.dtype,
+    frozen_dtype: torch.dtype | None,
+    seed: int,
+    device: torch.device | None = None,
+    packed_in: torch.dtype = torch.uint8,
 ) -> TheWorldForConditionalGeneration:
-    """Recomputation, freezing and each part's precision as in :func:`load_model`; eval mode."""
+    """Four bits, device, adapters, recomputation, freezing and each part's precision as in :func:`load_model`; eval
+    mode."""
+    if cfg.load_in_4bit:
+        assert cfg.lora is not None
+        # Before the rest moves, and one by one: the device never holds the whole layers.
+        quantise(model, cfg.lora, packed_in, frozen_dtype or dtype, device)
+    if device is not None:
+        model.to(device)  # pyright: ignore[reportArgumentType]
+    if cfg.lora is not None:
+        add_adapters(model, cfg.lora, seed)
+        model.config.lora = asdict(cfg.lora)
     if cfg.activation_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        recompute_layers(model)
     apply_freezing(model, cfg.freeze)
     if frozen_dtype is not None:
+        packed = packed_weights(model)
         for part in model.freezable_parts().values():
-            trains = any(parameter.requires_grad for parameter in part.parameters())
-            cast_parameters(part, dtype if trains else frozen_dtype)
+            own = [(name, one) for name, one in part.named_parameters() if not is_adapter(name) and one not in packed]
+            trains = any(one.requires_grad for _, one in own)
+            # Adapters are float32 already, by peft, whatever the precision of their layer.
+            cast_parameters((one for _, one in own), dtype if trains else frozen_dtype)
     return model.eval()
-
-
-@torch.no_grad()
-def cast_parameters(part: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Give a part's parameters this precision, and leave its buffers alone.
-
-    ``part.to(dtype)`` would round the buffers too: Gemma 3's ``rotary_emb.inv_freq`` in bfloat16 is off by up to 0.4 %,
-    which at position 940 is more than a radian. ``from_pretrained`` keeps it in float32, and so must training.
-    """
-    for parameter in part.parameters():
-        parameter.data = parameter.data.to(dtype)
 
 
 @torch.no_grad()
@@ -231,6 +276,8 @@ def apply_freezing(model: TheWorldForConditionalGeneration, freeze: FreezeConfig
         part.requires_grad_(not frozen[name])
     if model.model.world_projector is not None:
         model.model.world_projector.requires_grad_(not freeze.projector)
+    for weight in adapter_weights(model).values():
+        weight.requires_grad_(True)
     if model.model.world_encoder is not None:
         for name, parameter in model.model.world_encoder.named_parameters():
             # Convolutions over time, which a single frame never reaches: without a gradient, DDP would wait for them.

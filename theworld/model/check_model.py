@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from theworld.config.schema import ModelConfig
 from theworld.errors import UserError
+from theworld.model.check_four_bits import check_four_bits
+from theworld.model.check_lora import check_lora
 
 PROJECTOR_MODES = ("spatial", "channel", "patch", "pool", "resampler")
 PROJECTOR_ARCHITECTURES = ("mlp", "linear")
@@ -39,8 +41,10 @@ def check_model_config(cfg: ModelConfig) -> None:
     if cfg.frozen_dtype not in FROZEN_DTYPES:
         raise UserError(f"model.frozen_dtype is {cfg.frozen_dtype!r}; expected fp32, bf16 or null")
     check_attention(cfg.attn_implementation)
+    check_lora(cfg)
+    check_four_bits(cfg)
     if not cfg.enable_world:
-        if cfg.freeze.vision and cfg.freeze.language:
+        if cfg.freeze.vision and cfg.freeze.language and cfg.lora is None:
             raise UserError(
                 "model.enable_world is false and model.freeze.vision and model.freeze.language are true: nothing to "
                 "train; set one of the three differently"
@@ -48,7 +52,8 @@ def check_model_config(cfg: ModelConfig) -> None:
         return
     if not cfg.cosmos:
         raise UserError("model.cosmos is empty; expected a Hub repo, a folder, or builtin:tiny")
-    if cfg.freeze.vision and cfg.freeze.language and cfg.freeze.vae and cfg.freeze.projector:
+    freeze = cfg.freeze
+    if freeze.vision and freeze.language and freeze.vae and freeze.projector and cfg.lora is None:
         raise UserError("every key of model.freeze is true: nothing to train; set one of them to false")
     projector = cfg.projector
     if projector.mode not in PROJECTOR_MODES:

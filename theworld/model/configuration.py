@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import Gemma3Config
 
+from theworld.compat import share_weight_names
 from theworld.model.check_model import VAE_CHANNELS, VAE_STRIDE, count_world_tokens
 
 START_OF_WORLD = "<start_of_world>"
@@ -30,6 +31,7 @@ class TheWorldConfig(Gemma3Config):
         start_of_world_token_id, end_of_world_token_id, world_token_id: ids of the tokenizer's world tokens.
         with_world_encoder: whether the model holds the VAE's encoder; without it, it takes latents only.
         partial_weights: whether the file beside it holds only what was trained; the rest comes from ``base``.
+        lora: the adapters, as the YAML's ``model.lora`` has them; None: the model has none.
         image_mean, image_std, image_rescale_factor: the image processor's, by which ``pixel_values`` of bytes are
             normalised in the model. The defaults are Gemma 3's.
         base: where the weights came from: ``{"gemma": {"name", "revision"}, "cosmos": {"name", "revision"}}``.
@@ -53,6 +55,7 @@ class TheWorldConfig(Gemma3Config):
         with_world_encoder: bool = True,
         partial_weights: bool = False,
         base: dict[str, Any] | None = None,
+        lora: dict[str, Any] | None = None,
         image_mean: Sequence[float] = (0.5, 0.5, 0.5),
         image_std: Sequence[float] = (0.5, 0.5, 0.5),
         image_rescale_factor: float = 1 / 255,
@@ -71,6 +74,7 @@ class TheWorldConfig(Gemma3Config):
         self.with_world_encoder = with_world_encoder
         self.partial_weights = partial_weights
         self.base = base or {}
+        self.lora = lora
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
         self.image_rescale_factor = image_rescale_factor
@@ -106,3 +110,6 @@ class TheWorldConfig(Gemma3Config):
         if any(token is None for token in ids):
             raise ValueError("enable_world is true but the ids of the world tokens are not set in the configuration")
         return ids  # type: ignore[return-value]
+
+
+share_weight_names(TheWorldConfig.model_type)

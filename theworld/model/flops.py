@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from theworld.model.adapters import is_adapter
 from theworld.model.configuration import TheWorldConfig
 from theworld.model.loss import predicts_answer
 from theworld.model.resampler import WIDTH
@@ -88,12 +89,13 @@ class Work:
 
 
 def trained_parts(model: Any) -> frozenset[str]:
-    """Names of the parts of a ``TheWorldForConditionalGeneration`` that train, wholly or in part."""
+    """Names of the parts of a ``TheWorldForConditionalGeneration`` that train, wholly or in part. One that has adapters
+    only is none: theirs are some hundredths of the operations of the layers that they are on."""
     parts = {**model.freezable_parts(), "world_projector": model.model.world_projector}
     return frozenset(
         name
         for name, part in parts.items()
-        if part is not None and any(parameter.requires_grad for parameter in part.parameters())
+        if part is not None and any(one.requires_grad for key, one in part.named_parameters() if not is_adapter(key))
     )
 
 

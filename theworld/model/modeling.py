@@ -17,7 +17,9 @@ from transformers import Gemma3ForConditionalGeneration, Gemma3Model
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.gemma3.modeling_gemma3 import Gemma3CausalLMOutputWithPast
 
+from theworld.compat import IMAGES_OF_OUTPUT, cache_as_named, image_features, is_first_step
 from theworld.errors import UserError
+from theworld.model.adapters import is_adapter_half
 from theworld.model.configuration import TheWorldConfig
 from theworld.model.loss import CHUNK_TOKENS, answer_loss
 from theworld.model.on_bases import load_on_bases
@@ -31,11 +33,14 @@ from theworld.model.world_encoder import WorldEncoder
 class TheWorldOutput(Gemma3CausalLMOutputWithPast):
     """Gemma 3's output; with labels also how many answer tokens carried loss, and how many were predicted right.
 
-    With labels, ``logits`` is None: they are never computed for the whole sequence.
+    With labels, ``logits`` is None: they are never computed for the whole sequence. With the model's ``loss_by_sample``
+    there are also each sample's summed loss and its answer tokens, both (B,).
     """
 
     num_loss_tokens: Tensor | None = None
     num_correct: Tensor | None = None
+    sample_losses: Tensor | None = None
+    sample_tokens: Tensor | None = None
 
 
 class _WorldInitialisation(nn.Module):
@@ -72,12 +77,12 @@ class TheWorldModel(_WorldInitialisation, Gemma3Model):
                 self.world_encoder = WorldEncoder(config.vae)
         self.post_init()
 
-    def get_image_features(self, pixel_values: Tensor) -> Any:  # type: ignore[override]
+    def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> Any:  # type: ignore[override]
         """Gemma 3's; ``pixel_values`` (B, 3, H, W) may also be bytes (uint8), which are normalised here."""
         if pixel_values.dtype == torch.uint8:
             config = self.config
             pixel_values = normalize(pixel_values, config.image_mean, config.image_std, config.image_rescale_factor)
-        return super().get_image_features(pixel_values)  # type: ignore[arg-type]
+        return super().get_image_features(pixel_values, **kwargs)  # type: ignore[arg-type]
 
     def get_world_latents(self, world_pixel_values: Tensor) -> Tensor:
         """Pixels (B, 3, S, S), uint8 or floats in [-1, 1], to normalised latents (B, 16, S/8, S/8)."""
@@ -117,8 +122,8 @@ class TheWorldModel(_WorldInitialisation, Gemma3Model):
         attention_mask: Any = None,
         position_ids: Tensor | None = None,
         past_key_values: Any = None,
+        cache: Any = None,
         token_type_ids: Tensor | None = None,
-        cache_position: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         world_pixel_values: Tensor | None = None,
         world_latents: Tensor | None = None,
@@ -130,36 +135,39 @@ class TheWorldModel(_WorldInitialisation, Gemma3Model):
             pixel_values: Gemma 3's floats, or the same pictures as bytes (uint8).
             world_pixel_values: (W, 3, S, S), floats in [-1, 1] or uint8, one per world sequence in ``input_ids``.
             world_latents: (W, 16, S/8, S/8), normalised; instead of the pixels.
+            past_key_values, cache: Gemma 3's, under either of its names.
             kwargs: the others are Gemma 3's.
         """
+        past = past_key_values if cache is None else cache
         has_world = world_pixel_values is not None or world_latents is not None
         if not has_world:
-            self._refuse_empty_world(input_ids, past_key_values)
-        image_features = None
-        if has_world or self._must_run(not has_world, pixel_values is None):
+            self._refuse_empty_world(input_ids, past)
+        images = None
+        # A loss is computed on all ranks at once, a step of generation is not.
+        together = kwargs.get("use_cache") is False and rank_count() > 1
+        if has_world or self._must_run(not has_world, pixel_values is None, together):
             if input_ids is None:
                 raise ValueError("world tokens are found by their ids: pass input_ids, not inputs_embeds")
-            world = self._world_features_or_idle(world_pixel_values, world_latents)
-            inputs_embeds, image_features = self._embed(input_ids, inputs_embeds, pixel_values, world, has_world)
+            world = self._world_features_or_idle(world_pixel_values, world_latents, together)
+            inputs_embeds, images = self._embed(input_ids, inputs_embeds, pixel_values, world, has_world, together)
             input_ids, pixel_values = None, None
         outputs = super().forward(
             input_ids=input_ids,  # type: ignore[arg-type]
             pixel_values=pixel_values,  # type: ignore[arg-type]
             attention_mask=attention_mask,
             position_ids=position_ids,  # type: ignore[arg-type]
-            past_key_values=past_key_values,
             token_type_ids=token_type_ids,  # type: ignore[arg-type]
-            cache_position=cache_position,  # type: ignore[arg-type]
             inputs_embeds=inputs_embeds,  # type: ignore[arg-type]
+            **cache_as_named(past),
             **kwargs,
         )
-        if image_features is not None and not isinstance(outputs, tuple):
-            outputs.image_hidden_states = image_features  # type: ignore[assignment]
+        if images is not None and not isinstance(outputs, tuple):
+            setattr(outputs, IMAGES_OF_OUTPUT, images)
         return outputs
 
-    def _refuse_empty_world(self, input_ids: Tensor | None, past_key_values: Any) -> None:
+    def _refuse_empty_world(self, input_ids: Tensor | None, past: Any) -> None:
         """World tokens without world inputs would be read as untrained words: say so, at the start of a sequence."""
-        starts = past_key_values is None or past_key_values.get_seq_length() == 0
+        starts = past is None or past.get_seq_length() == 0
         if self.world_projector is not None and input_ids is not None and starts and self.world_mask(input_ids).any():
             raise ValueError("input_ids hold world tokens, but neither world_pixel_values nor world_latents were given")
 
@@ -170,44 +178,46 @@ class TheWorldModel(_WorldInitialisation, Gemma3Model):
         pixel_values: Tensor | None,
         world: Tensor | None,
         has_world: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Words, world and image as one sequence (B, L, hidden), and the image's features if there are images."""
+        together: bool,
+    ) -> tuple[Tensor, Any]:
+        """Words, world and image as one sequence (B, L, hidden), and what ``get_image_features`` gave, or None."""
         embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
         if world is not None:
             embeds = self.scatter_world(input_ids, embeds, world) if has_world else embeds + nothing_of(world, embeds)
         if pixel_values is None:
-            if self._must_run(False, True):
+            if self._must_run(False, True, together):
                 blank = self._blank_picture(self.config.vision_config.image_size)
-                idle: Any = self.get_image_features(blank)  # type: ignore[arg-type]
-                embeds = embeds + nothing_of(idle, embeds)
+                embeds = embeds + nothing_of(image_features(self.get_image_features(blank)), embeds)
             return embeds, None
-        images: Any = self.get_image_features(pixel_values)  # type: ignore[arg-type]
-        images = images.to(embeds.dtype)
+        found = self.get_image_features(pixel_values)
+        images = image_features(found).to(embeds.dtype)
         mask: Any = self.get_placeholder_mask(
             input_ids,  # type: ignore[arg-type]
             inputs_embeds=embeds,  # type: ignore[arg-type]
             image_features=images,
         )
-        return embeds.masked_scatter(mask, images), images
+        return embeds.masked_scatter(mask, images), found
 
-    def _must_run(self, lacks_world: bool, lacks_images: bool) -> bool:
+    def _must_run(self, lacks_world: bool, lacks_images: bool, together: bool) -> bool:
         """Whether a part must run although the batch has nothing for it (``lacks_...``).
 
         A rank whose batch has no picture must still have (zero) gradients for all trainable parameters, and must run
-        the same modules as the other ranks, in the same order: DDP and FSDP wait for them otherwise.
+        the same modules as the other ranks, in the same order: DDP and FSDP wait for them otherwise. In evaluation
+        (``together``: all ranks compute a loss) FSDP does too.
         """
-        if not (self.training and torch.is_grad_enabled()):
+        trains = self.training and torch.is_grad_enabled()
+        if not trains and not together:
             return False
         if lacks_world and self.world_projector is not None:
             return True
-        ranks = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
         seeing = (self.vision_tower, self.multi_modal_projector)
-        return lacks_images and (ranks > 1 or any(p.requires_grad for part in seeing for p in part.parameters()))
+        alone = trains and any(p.requires_grad for part in seeing for p in part.parameters())
+        return lacks_images and (rank_count() > 1 or alone)
 
-    def _world_features_or_idle(self, pixels: Tensor | None, latents: Tensor | None) -> Tensor | None:
+    def _world_features_or_idle(self, pixels: Tensor | None, latents: Tensor | None, together: bool) -> Tensor | None:
         """Features of the world inputs; of a blank picture if there are none but the projector must run."""
         if pixels is None and latents is None:
-            if not self._must_run(True, False):
+            if not self._must_run(True, False, together):
                 return None
             if self.world_encoder is not None:
                 pixels = self._blank_picture(self.config.world_image_size)
@@ -228,6 +238,11 @@ def hub_settings(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: settings[name] for name in names if name in settings}
 
 
+def rank_count() -> int:
+    """Ranks that run side by side; 1 without a process group."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
 def nothing_of(features: Tensor, like: Tensor) -> Tensor:
     """A zero that depends on ``features``. Unlike 0 * sum it is no NaN where a feature has overflowed."""
     return features.flatten()[:0].sum().to(like.dtype)
@@ -243,6 +258,7 @@ class TheWorldForConditionalGeneration(_WorldInitialisation, Gemma3ForConditiona
     config: TheWorldConfig
     config_class = TheWorldConfig
     loss_chunk_tokens: int = CHUNK_TOKENS
+    loss_by_sample: bool = False
 
     def __init__(self, config: TheWorldConfig) -> None:
         # Past Gemma3ForConditionalGeneration.__init__, which would build a body without a world first.
@@ -321,12 +337,13 @@ class TheWorldForConditionalGeneration(_WorldInitialisation, Gemma3ForConditiona
     def fsdp_wrap_fn(self, module: nn.Module) -> bool:
         """Composer's question which modules FSDP shards by themselves.
 
-        Each layer, and each part that can be frozen or trained apart from the others: within one unit everything must
-        be of one precision. Embedding and head are tied and stay with the whole model.
+        Each layer, each half of an adapter, and each part that can be frozen or trained apart from the others: within
+        one unit everything must be of one precision. Embedding and head are tied and stay with the whole model.
         """
         body = self.model
         parts = (body.vision_tower, body.multi_modal_projector, body.world_projector, body.world_encoder)
-        return isinstance(module, GradientCheckpointingLayer) or any(module is part for part in parts)
+        is_part = any(module is part for part in parts)
+        return is_part or isinstance(module, GradientCheckpointingLayer) or is_adapter_half(module)
 
     def activation_checkpointing_fn(self, module: nn.Module) -> bool:
         """Composer's question which modules to compute again in the backward pass."""
@@ -339,8 +356,8 @@ class TheWorldForConditionalGeneration(_WorldInitialisation, Gemma3ForConditiona
         attention_mask: Any = None,
         position_ids: Tensor | None = None,
         past_key_values: Any = None,
+        cache: Any = None,
         token_type_ids: Tensor | None = None,
-        cache_position: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
@@ -367,22 +384,25 @@ class TheWorldForConditionalGeneration(_WorldInitialisation, Gemma3ForConditiona
         if labels is None:
             return super().forward(
                 **inputs,
-                past_key_values=past_key_values,
-                cache_position=cache_position,  # type: ignore[arg-type]
+                **cache_as_named(past_key_values if cache is None else cache),
                 use_cache=use_cache,
                 logits_to_keep=logits_to_keep,
                 **kwargs,
             )
         # A cache is of no use to a loss, and would cost the memory of all keys and values.
         outputs = self.model(**inputs, use_cache=False, **kwargs)
-        result = answer_loss(outputs[0], labels, attention_mask, self.lm_head, self.loss_chunk_tokens)
+        result = answer_loss(
+            outputs[0], labels, attention_mask, self.lm_head, self.loss_chunk_tokens, self.loss_by_sample
+        )
         return TheWorldOutput(
             loss=result.loss,  # type: ignore[arg-type]
             num_loss_tokens=result.tokens,
             num_correct=result.correct,
+            sample_losses=result.of_samples,
+            sample_tokens=result.tokens_of_samples,
             hidden_states=getattr(outputs, "hidden_states", None),
             attentions=getattr(outputs, "attentions", None),
-            image_hidden_states=getattr(outputs, "image_hidden_states", None),
+            **{IMAGES_OF_OUTPUT: getattr(outputs, IMAGES_OF_OUTPUT, None)},
         )
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
@@ -395,10 +415,10 @@ class TheWorldForConditionalGeneration(_WorldInitialisation, Gemma3ForConditiona
         return super().generate(*args, **kwargs)
 
     def prepare_inputs_for_generation(  # type: ignore[override]
-        self, input_ids: Tensor, world_latents: Tensor | None = None, cache_position: Any = None, **kwargs: Any
+        self, input_ids: Tensor, world_latents: Tensor | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Gemma 3's; the world goes in with the prompt and is in the cache afterwards."""
-        inputs = super().prepare_inputs_for_generation(input_ids, cache_position=cache_position, **kwargs)
-        if cache_position is None or cache_position[0] == 0:
+        inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        if is_first_step(kwargs):
             inputs["world_latents"] = world_latents
         return inputs

@@ -17,8 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from theworld.compat import IMAGE_PROCESSOR_FILES
 from theworld.files import check_private, own_temporary
 from theworld.model import tiny_tokenizer
+from theworld.model.vae_class import vae_class
 
 SEED = 20
 TEXT_VOCABULARY = 1024
@@ -58,7 +60,7 @@ EXPECTED_FILES = (
     "gemma/config.json",
     "gemma/generation_config.json",
     "gemma/model.safetensors",
-    "gemma/preprocessor_config.json",
+    *(f"gemma/{name}" for name in IMAGE_PROCESSOR_FILES),
     "gemma/processor_config.json",
     "gemma/tokenizer.json",
     "gemma/tokenizer_config.json",
@@ -188,11 +190,9 @@ def build_vae(folder: Path) -> None:
     Its ``latents_mean`` and ``latents_std`` are measured on noise pictures, as those of a trained VAE are on data, so
     that normalised latents have about unit variance.
     """
-    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(SEED)
-        vae = AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=1)
+        vae = vae_class()(base_dim=4, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=1)
         encoded: Any = vae.encode(_noise_pictures(16, 64))
         latents = encoded.latent_dist.mode()
     mean, std = latents.mean(dim=(0, 2, 3, 4)), latents.std(dim=(0, 2, 3, 4))

@@ -11,13 +11,17 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers.utils import logging
 
+from theworld.compat import as_named_here
 from theworld.errors import UserError, first_line
+from theworld.model.adapter_files import WEIGHTS as ADAPTERS
+from theworld.model.adapter_files import own_name
 
-WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
+WEIGHTS = re.compile(r"(model(-\d+-of-\d+)?|adapter_model)\.safetensors")
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All weights of ``model*.safetensors``, including those that share memory with another and were stored once.
+    """All weights of ``model*.safetensors`` or of ``adapter_model.safetensors`` under the model's own names, including
+    those that share memory with another and were stored once.
 
     Raises:
         UserError: there is no such file, or it is damaged.
@@ -30,7 +34,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     for path in files:
         try:
             with safe_open(path, framework="pt") as file:
-                weights.update({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - no mapping
+                names = list(file.keys())
+                own = own_name if path.name == ADAPTERS else str
+                weights.update({as_named_here(own(name)): file.get_tensor(name) for name in names})
                 # As huggingface_hub notes it: the name that was left out -> the one that stands for it.
                 stored_once.update(file.metadata() or {})
         except (SafetensorError, OSError) as error:
@@ -41,10 +47,13 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 @contextmanager
 def errors_only() -> Iterator[None]:
-    """transformers' log without its warnings."""
-    before = logging.get_verbosity()
+    """transformers' log without its warnings, and no bar of the weights that it loads, which 5 shows for any model."""
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()

@@ -13,6 +13,7 @@ from theworld.model.base import Base
 from theworld.model.check_model import VAE_CHANNELS, VAE_STRIDE
 from theworld.model.pixels import to_unit_range
 from theworld.model.require import require
+from theworld.model.vae_class import vae_class
 
 RANGE_SLACK = 1e-3
 """How far beyond [-1, 1] a pixel may lie by rounding (bfloat16 and resampling stay well inside)."""
@@ -30,10 +31,9 @@ class WorldEncoder(nn.Module):
 
     def __init__(self, vae_config: dict[str, Any]) -> None:
         super().__init__()
-        from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-
-        vae = AutoencoderKLWan.from_config({k: v for k, v in vae_config.items() if not k.startswith("_")})
-        assert isinstance(vae, AutoencoderKLWan)
+        kind = vae_class()
+        vae = kind.from_config({k: v for k, v in vae_config.items() if not k.startswith("_")})
+        assert isinstance(vae, kind)
         self.vae = encoder_only(vae)
         # Plain numbers and not buffers: a model that is cast to bfloat16 must not round them.
         self.mean: list[float] = vae_config["latents_mean"]
@@ -83,15 +83,13 @@ def read_vae_config(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: it is not an ``AutoencoderKLWan`` of 16 channels and stride 8.
     """
-    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-
-    raw = AutoencoderKLWan.load_config(folder)
+    raw = vae_class().load_config(folder)
     assert isinstance(raw, dict)
     kind = raw.get("_class_name", "AutoencoderKLWan")
     if kind != "AutoencoderKLWan":
         raise UserError(f"model.cosmos: {folder} holds a {kind}; expected an AutoencoderKLWan")
     with torch.device("meta"):
-        full = dict(AutoencoderKLWan.from_config(raw).config)  # type: ignore[union-attr]
+        full = dict(vae_class().from_config(raw).config)  # type: ignore[union-attr]
     config = {key: value for key, value in full.items() if not key.startswith("_")}
     stride = 2 ** (len(config["dim_mult"]) - 1) * (config.get("patch_size") or 1)
     if (config["z_dim"], stride) != (VAE_CHANNELS, VAE_STRIDE):
@@ -112,11 +110,9 @@ def load_world_encoder(folder: Path, vae_config: dict[str, Any] | None = None) -
     Raises:
         UserError: it is another kind of VAE, or a weight of the encoder is missing or of another shape.
     """
-    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-
     encoder = WorldEncoder(vae_config or read_vae_config(folder))
     try:
-        loaded, info = AutoencoderKLWan.from_pretrained(folder, output_loading_info=True, low_cpu_mem_usage=False)  # type: ignore[misc]
+        loaded, info = vae_class().from_pretrained(folder, output_loading_info=True, low_cpu_mem_usage=False)  # type: ignore[misc]
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"model.cosmos: cannot load {folder}: {first_line(error)}") from error
     wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
