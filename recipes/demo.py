@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     step("Sample data, 60 % of the images downloaded", [*sample, "--available", "0.6"])
     step("Convert what is there", [*python, "convert/to_mds.py", *settings])
     print_step("Train, until it is killed in the middle", train)
-    begun = train_and_kill(train, run)
+    begun = train_and_kill(train, run, BATCHES_BEFORE_KILL)
     step("The download goes on", sample)
     step("Convert what is new", [*python, "convert/to_mds.py", *settings])
     step("Train: the same command again", train)
@@ -83,14 +83,14 @@ def step(title: str, command: list[str]) -> None:
         raise UserError(f"{title}: exit code {done.returncode}; what went wrong stands above")
 
 
-def train_and_kill(command: list[str], run: Path) -> int:
-    """Train until some batches after a checkpoint are done, then ``kill -9`` launcher and ranks.
+def train_and_kill(command: list[str], run: Path, end: int) -> int:
+    """Train until so many batches are done, then ``kill -9`` launcher and ranks.
 
     Returns:
         The number of batches that were trained on.
     """
     with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as trainer:
-        while count_batches(run) < BATCHES_BEFORE_KILL:
+        while count_batches(run) < end:
             if trainer.poll() is not None:
                 raise UserError(f"the trainer ended by itself, exit code {trainer.returncode}")
             time.sleep(0.05)

@@ -81,6 +81,30 @@ run_and_forward() {
   wait "$child"; status=$?
 }
 
+# One task is one rank: see that the job is laid out so, and tell the ranks where they meet.
+lay_out_ranks() {
+  export RANKS_PER_NODE=${RANKS_PER_NODE:-${SLURM_NTASKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}}
+  check_layout
+  export MASTER_ADDR=${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)}
+  # Another port at each start: the last one may still be closing.
+  export MASTER_PORT=$((20000 + (SLURM_JOB_ID * 16 + ${SLURM_RESTART_COUNT:-0}) % 20000))
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+  # Since SLURM 22.05 srun does not take this over from sbatch by itself.
+  [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+}
+
+# Run a Python script as ranks, each in a task of its own, passing USR1 on to them as SIGNAL. Sets $status.
+run_ranks() {
+  local as=$1; shift
+  # Each rank is to see all GPUs of its node, of which it takes the one of its number: --gpus-per-task=1 and
+  # --gpu-bind=single:1 would show it one.
+  unset SLURM_GPUS SLURM_GPUS_PER_TASK SLURM_NTASKS_PER_GPU SLURM_GPU_BIND SLURM_TRES_BIND SLURM_TRES_PER_TASK
+  gpus=${SLURM_GPUS_ON_NODE:+--gpus-per-node=$SLURM_GPUS_ON_NODE}
+  # --wait: a rank that dies takes the others with it a minute later; without, they would wait for it for an hour.
+  # shellcheck disable=SC2086 # nothing where there are no GPUs
+  run_and_forward "$as" srun --nodes="$SLURM_NNODES" --ntasks-per-node="$RANKS_PER_NODE" $gpus --wait=60 slurm/rank.sh "$@"
+}
+
 # Start again, after a pause of so many seconds (none if SLURM has interrupted what ran: nothing has to be waited for),
 # unless the user cancelled the job or SLURM itself starts it again. A job that ends during its grace is not requeued by
 # SLURM, and one at its time limit never is. scontrol requeue ends this script, so that it comes last; SLURM's TERM must

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +22,50 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).parents[1]
 SMOKE_YAML = str(ROOT / "yamls" / "smoke.yaml")
+
+
+_segments: list[Any] = []
+"""Shared memory that Streaming holds since the test began."""
+
+
+@pytest.fixture(autouse=True)
+def let_go_of_segments() -> Iterator[None]:
+    """Give back the shared memory of data sets that a test has left open: each opening looks through that of all which
+    are open on the machine, and Streaming itself lets go of none before the process ends."""
+    note_segments()
+    _segments.clear()
+    yield
+    for memory in _segments:
+        if memory.shm.buf is not None:  # else it is closed, and its name may be another process's
+            with suppress(BufferError):  # an iterator that is still there looks into it
+                memory.cleanup()
+            atexit.unregister(memory.cleanup)
+
+
+@pytest.fixture(autouse=True)
+def give_signals_back() -> Iterator[None]:
+    """Tests call main functions and the loaders' workers in this process, which take over or ignore the stop signals;
+    what is ignored, programs of later tests would inherit."""
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def note_segments() -> None:
+    """From now on write down what is attached; nothing to do where Streaming is not imported yet."""
+    shared = sys.modules.get("streaming.base.shared.memory")
+    if shared is None or hasattr(shared.SharedMemory, "is_noted"):
+        return
+    begin = shared.SharedMemory.__init__
+
+    def noted(memory: Any, *arguments: Any, **settings: Any) -> None:
+        begin(memory, *arguments, **settings)
+        _segments.append(memory)
+
+    shared.SharedMemory.__init__ = noted
+    shared.SharedMemory.is_noted = True
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -39,7 +39,7 @@ class Variant:
     def trains(self) -> bool:
         """Whether there is anything to train."""
         model = self.config.model
-        return model.enable_world or not (model.freeze.vision and model.freeze.language)
+        return model.enable_world or model.lora is not None or not (model.freeze.vision and model.freeze.language)
 
     @property
     def worlds(self) -> tuple[str, ...]:
@@ -75,6 +75,8 @@ def variants_of(arguments: Sequence[str], folder: Path) -> list[Variant]:
     shared = load_config(arguments)
     if shared.save_folder is None:
         raise UserError("save_folder: not set; the variants are saved below it")
+    if shared.stages:
+        raise UserError("stages: an ablation compares single trainings; give max_duration and model.freeze at the top")
     found = []
     for file in files:
         own = [

@@ -181,10 +181,7 @@ class Lease:
         except OSError as error:
             raise NotNow(f"{self.path.parent}: cannot be used ({error})") from error
         if self._newer is not None:
-            raise Superseded(
-                f"a newer start of the run, attempt {self._newer.launch} ({self._newer.process}), goes on in "
-                f"{self.path.parent.parent}; this one, attempt {self.launch}, ends and leaves its files alone"
-            )
+            raise superseded(self.path.parent.parent, self.launch, self._newer)
 
     def move_above(self, number: int) -> None:
         """Take a higher number than this, if it has not: the history that this start goes on with may have come from
@@ -257,6 +254,24 @@ class Lease:
                 if not failing:
                     log.warning("%s: cannot be renewed (%s), trying again", self.path, error)
                 failing = True
+
+
+def superseded(save_folder: Path, launch: int, newer: Holder) -> Superseded:
+    """The line of a start that finds a newer one at work."""
+    return Superseded(
+        f"a newer start of the run, attempt {newer.launch} ({newer.process}), goes on in {save_folder}; this one, "
+        f"attempt {launch}, ends and leaves its files alone"
+    )
+
+
+def newer_start(save_folder: Path, launch: int) -> Superseded | None:
+    """Whether a newer start than this one works in the folder; for any rank, which writes nothing to find out."""
+    try:
+        newest = newest_holder(save_folder / FOLDER)
+    except OSError as error:
+        log.warning("%s: cannot be read (%s)", save_folder / FOLDER, error)
+        return None
+    return superseded(save_folder, launch, newest) if newest is not None and newest.launch > launch else None
 
 
 def begin(folder: Path, number: int, process: Process) -> bool:

@@ -59,6 +59,10 @@ def test_a_folder_without_variants_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no variants"):
         variants_of(settings(tmp_path), tmp_path)
     (tmp_path / "odd.yaml").write_text("model: {no_such_key: 1}")
+    staged = tmp_path / "staged.yml"
+    staged.write_text((ROOT / "yamls/smoke.yaml").read_text().replace("max_duration:", "# max_duration:"))
+    with pytest.raises(UserError, match="an ablation compares single trainings"):
+        variants_of([str(staged), "stages=[{name: a, max_duration: 1ep}]"], tmp_path)
     with pytest.raises(UserError, match="no_such_key"):
         variants_of(settings(tmp_path), tmp_path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from transformers import Gemma3Config
 
+from tests.helpers.slowly_encoded import encode_slowly, some_turns
 from theworld.config.schema import ModelConfig
 from theworld.data.batches.sample_encoder import SampleEncoder, special_tokens
 from theworld.data.samples.regions import Turn
@@ -49,9 +51,18 @@ def test_a_picture_is_256_tokens_of_each_kind_behind_one_bos(real_processor: The
     assert ids[0] == real_processor.tokenizer.bos_token_id
     assert ids[1] == real_processor.world_token_ids[0]
     assert ids.count(real_processor.world_token_ids[2]) == 256
-    assert ids.count(real_processor.image_token_id) == 256 == int(features["token_type_ids"].sum())
+    assert ids.count(real_processor.tokenizer.image_token_id) == 256 == int(features["token_type_ids"].sum())
     assert features["pixel_values"].shape == (1, 3, 896, 896)
     assert features["world_pixel_values"].shape == (1, 3, 512, 512)
+
+
+def test_turns_are_encoded_as_the_template_renders_them(real_processor: TheWorldProcessor) -> None:
+    encoder, chance = encoder_of(real_processor), random.Random(17)
+    assert all(encoder.frames.values())
+    assert len(encoder.openings[True, 1][0]) > 512, "picture and world are tokenized once"
+    for _ in range(60):
+        turns = some_turns(chance)
+        assert encoder.encode_turns(turns)[:2] == encode_slowly(encoder, turns), turns
 
 
 def test_the_template_is_the_released_models(real_processor: TheWorldProcessor) -> None:

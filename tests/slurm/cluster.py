@@ -108,7 +108,7 @@ class Cluster:
 
     def call(self, *command: str) -> str:
         """Run a SLURM command and return what it prints."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=300, check=False)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
         return done.stdout.strip()
@@ -121,7 +121,7 @@ class Cluster:
             env={**self.environment, **(environment or {})},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=True,
         )
         return done.stdout.strip()

@@ -98,7 +98,8 @@ def test_another_layout_is_one_line_before_anything_is_loaded(
 
 def test_ranks_that_see_one_gpu_each_are_refused(cluster: Cluster, checkout: Path, home: Path) -> None:
     """By a site's own script, say, that starts rank.sh in its way."""
-    wrapped = f"export RANKS_PER_NODE=2 PYTHON={checkout / 'python'}; srun --gpus-per-task=1 slurm/rank.sh x.yaml"
+    ranks = "srun --gpus-per-task=1 slurm/rank.sh recipes/train.py x.yaml"
+    wrapped = f"export RANKS_PER_NODE=2 PYTHON={checkout / 'python'}; {ranks}"
     options = ["-N1", "--ntasks-per-node=2", "--gpus-per-node=2", "-o", "theworld-%j.out", "--wrap", wrapped]
     number, job = run_job(cluster, checkout, *options, home=home)
     errors = [line for line in log(checkout, number).splitlines() if line.startswith("error:")]

@@ -5,24 +5,15 @@ from __future__ import annotations
 import json
 import re
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import SMOKE_YAML
-from tests.slurm.cluster import NEEDS_SLURM, Cluster, running_cluster, wait_until
+from tests.slurm.cluster import NEEDS_SLURM, Cluster, wait_until
 from theworld.data.shards.ids import data_set_ids
 
 pytestmark = NEEDS_SLURM
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    # Not pytest's folder: the names of sockets must be short.
-    with running_cluster(Path(tempfile.mkdtemp(prefix="slurm"))) as running:
-        yield running
 
 
 class Run:
@@ -103,6 +94,7 @@ def preempt(cluster: Cluster, checkout: Path) -> None:
 
 
 def test_preempted_with_grace_loses_no_step(cluster: Cluster, checkout: Path, run: Run) -> None:
+    run.settings.append("preflight=true")
     run.submit()
     run.wait_for_batches(2)
     preempt(cluster, checkout)
@@ -110,6 +102,7 @@ def test_preempted_with_grace_loses_no_step(cluster: Cluster, checkout: Path, ru
     run.finish()
     assert run.lost_steps() == [0]
     assert "stopping after batch" in run.log()
+    assert run.log().count("preflight:") == 2, "each start looks first"
     run.assert_exactly_once()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,20 @@ ROOT = Path(__file__).parents[2]
         ),
         (["batch_size=8"], "batch_size: it is global_train_batch_size now"),
         (["learning_rate=1e-4"], "it is optimizer.lr now"),
+        (["model.load_in_4bit=true"], "weights in 4 bits cannot train, adapters on them can; set model.lora={}"),
+        (["load_in_4bit=true"], "load_in_4bit: model.load_in_4bit=true keeps the base's layers under model.lora in 4"),
+        (["model.lora={quantize: nf4}"], "unknown key model.lora.quantize: model.load_in_4bit=true keeps"),
+        (["model.quantization_config={load_in_4bit: true}"], "unknown key model.quantization_config: model.load_in"),
+        (["model.load_in_8bit=true"], "unknown key model.load_in_8bit: 8 bits cannot be; model.load_in_4bit=true"),
+        (
+            ["model.load_in_4bit=true", "model.lora={}", "algorithms={swa: {}}"],
+            "algorithms.swa: not with model.load_in_4bit",
+        ),
+        pytest.param(
+            ["model.load_in_4bit=true", "model.lora={}", "model.freeze.language=true"],
+            "needs bitsandbytes, which is not installed: pip install -c constraints.txt 'theworld[qlora]'",
+            marks=pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed"),
+        ),
         (["seed=many"], "seed: Value 'many'"),
         (
             ["train_loader.dataset.remote=nowhere"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 import torch._dynamo
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
+from torch._dynamo.utils import counters
 
 from tests.conftest import SMOKE_YAML
-from tests.train.test_train import losses, run_config
+from tests.train.test_train import losses, run_config, saved_state
 from theworld.config.load import load_config
 from theworld.config.schema import Config
 from theworld.data.batches.collate import round_up
@@ -115,6 +117,49 @@ def test_a_compiled_run_has_the_same_losses_and_compiles_each_length_once(
     assert len(graphs) == 6
     assert graphs[0] > 0
     assert graphs[2:] == [graphs[2]] * 4, "something compiles again at later batches"
+
+
+@pytest.mark.slow
+def test_a_compiled_run_with_adapters_has_the_losses_of_the_plain_one(
+    raw_sample: Path, mds_sample: Path, tmp_path: Path
+) -> None:
+    def run(folder: str, *overrides: str) -> tuple[list[float], dict[str, torch.Tensor]]:
+        (tmp_path / folder).mkdir()
+        lora = "model.lora={rank: 4, alpha: 16, parts: [language, vision]}"
+        settings = ("model.freeze.language=true", lora, "optimizer.lr=1.0e-2", "train_loader.num_workers=0")
+        more = (*settings, "scheduler.t_warmup=0ba", "max_duration=2ba", "device_train_microbatch_size=4")
+        config = run_config(raw_sample, mds_sample, tmp_path / folder, *more, *overrides)
+        assert train(config) == 0
+        return losses(config.save_folder), saved_state(config)["model"]
+
+    (plain, weights), before = run("plain"), counters["stats"]["unique_graphs"]
+    compiled, again = run("compiled", "compile_config={backend: eager, dynamic: false}")
+    assert counters["stats"]["unique_graphs"] > before
+    assert compiled == pytest.approx(plain, rel=1e-4)
+    assert again.keys() == weights.keys(), "a checkpoint of a compiled run has the plain names"
+    assert sum("lora_B" in name and bool(one.any()) for name, one in again.items()) > 10
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed: pip install 'theworld[qlora]'"
+)
+def test_layers_in_4_bits_compute_the_same_compiled() -> None:
+    """In pieces: dynamo does not trace what bitsandbytes' parameters can do."""
+    lora = ("model.lora={rank: 4, alpha: 16}", "model.freeze.language=true", "model.load_in_4bit=true")
+    layer = load_model(load_config([SMOKE_YAML, *lora]).model).model.language_model.layers[0].mlp.train()
+    adapters = [one for one in layer.parameters() if one.requires_grad]
+    with torch.no_grad():
+        for weight in adapters:
+            weight += 0.01
+    states = torch.randn(2, 9, 64)
+    found = []
+    for run in (layer, torch.compile(layer, backend="aot_eager")):
+        loss = run(states).pow(2).mean()
+        found.append([loss, *torch.autograd.grad(loss, adapters)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+    assert counters["stats"]["unique_graphs"]
 
 
 def test_lengths_are_rounded_up_to_the_step() -> None:

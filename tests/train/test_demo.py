@@ -42,7 +42,7 @@ def test_demo_converts_trains_is_killed_resumes_grows_and_is_exact(tmp_path: Pat
 def test_demo_leaves_a_folder_alone_that_is_not_its_own(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     command = [sys.executable, "recipes/demo.py", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2
     assert "no earlier demo's" in done.stderr
     assert (tmp_path / "thesis.txt").exists()

@@ -49,7 +49,8 @@ def train(mds: Path, folder: Path, *settings: str) -> str:
 @pytest.mark.slow
 def test_all_callbacks_and_an_own_one(mds_sample: Path, tmp_path: Path) -> None:
     (tmp_path / "own_doors.py").write_text(OWN)
-    named = [f"{name}: {SETTINGS.get(name, '{}')}" for name in usable(registry.CALLBACKS)]
+    settings = SETTINGS | {"generation_eval": f"{{data: '{mds_sample}', limit: 2, max_new_tokens: 2}}"}
+    named = [f"{name}: {settings.get(name, '{}')}" for name in usable(registry.CALLBACKS)]
     every = ", ".join([*named, "'own_doors:Mine': {every: 2}"])
     shown = train(mds_sample, tmp_path, f"callbacks={{{every}}}", f"code_paths=[{tmp_path / 'own_doors.py'}]")
     assert "own callback at 2" in shown

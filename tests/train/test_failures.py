@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from tests.conftest import SMOKE_YAML
 from theworld.commands.after_crash import command
+from theworld.data.batches.worker_notes import WorkerNotes
+from theworld.data.shards import add_latents
 from theworld.errors import RunFailed
+from theworld.killed_workers import killed_workers_as_one_line, out_of_memory_kills
+from theworld.train.data import begin_worker
 from theworld.train.failures import Verdict, judge
 from theworld.train.failures_of_ranks import clear_reasons, first_reason, note_reason
-from theworld.train.killed_workers import killed_workers_as_one_line, out_of_memory_kills
 
 ECHO = "RuntimeError: [gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:3"
 
@@ -126,6 +130,28 @@ def test_a_killed_loader_worker_is_one_line_with_the_signal(
 def read_all(number: int) -> None:
     with killed_workers_as_one_line():
         list(DataLoader(Deadly(number), num_workers=1))
+
+
+class Unsendable(Dataset):
+    """Batches that cannot be handed over, as with newer torch those for which shared memory has no room."""
+
+    notes = WorkerNotes(1, str)
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> object:
+        return lambda: index
+
+
+@pytest.mark.parametrize("init", [begin_worker, add_latents.begin_worker])
+def test_a_worker_that_loses_a_batch_ends(init: Callable[[int], None], capfd: pytest.CaptureFixture[str]) -> None:
+    """Python's queue would print the error and go on; the loader would wait for the batch for ever."""
+    loader = DataLoader(Unsendable(), batch_size=None, num_workers=1, worker_init_fn=init, timeout=120)
+    told = r"process \d+: exited .*code 1; what it said of it stands in the log"
+    with pytest.raises(RunFailed, match=told), killed_workers_as_one_line():
+        list(loader)
+    assert "a loader worker cannot hand over a batch: " in capfd.readouterr().err
 
 
 def test_the_control_groups_count_is_read(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ class BlockFully(logging.Handler):
 
 
 def test_lines_of_the_ledger_wait_for_room(disk: Path) -> None:
-    nothing_new: Any = SimpleNamespace(snapshot=SimpleNamespace(generations=[]))
+    nothing_new: Any = SimpleNamespace(snapshot=SimpleNamespace(generations=[]), mix=SimpleNamespace(is_named=False))
     ledger = Ledger(disk, 1, nothing_new)
     ledger.proof.begin_attempt(1, 0, 1)
     blocker = fill(disk, left=0)

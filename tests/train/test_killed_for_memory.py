@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from theworld.train.killed_workers import GROUPS
+from theworld.killed_workers import GROUPS
 
 LIMIT = 1 << 30
 HUNGRY = """
@@ -19,7 +19,7 @@ from pathlib import Path
 Path(sys.argv[1], "cgroup.procs").write_text(str(os.getpid()))
 from torch.utils.data import DataLoader, Dataset
 from theworld.errors import RunFailed
-from theworld.train import killed_workers
+from theworld import killed_workers
 
 class Hungry(Dataset):
     def __len__(self): return 1

@@ -14,6 +14,7 @@ from transformers.models.gemma3.modeling_gemma3 import Gemma3DecoderLayer
 from tests.conftest import SMOKE_YAML
 from tests.train.real_shapes import write_real_shapes
 from tests.train.test_train import run_config
+from theworld.compat import layer_inputs
 from theworld.config.load import load_config
 from theworld.config.schema import Config
 from theworld.errors import UserError
@@ -120,12 +121,7 @@ def test_the_measure_on_nothing_is_that_of_a_layer_that_runs(tiny_shapes: Any, t
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        layer(
-            states,
-            position_embeddings_global=(rotation, rotation),
-            position_embeddings_local=(rotation, rotation),
-            attention_mask=mask,
-        )
+        layer(states, **layer_inputs((rotation, rotation)), attention_mask=mask)
     given = {tensor.untyped_storage().data_ptr() for tensor in [*layer.parameters(), rotation, mask]}
     real = sum(tensor.untyped_storage().nbytes() for place, tensor in packed.items() if place not in given)
     found = language_layer(config, 2, 96, Precision(torch.float32, None, trains), False).kept

@@ -169,7 +169,7 @@ print(stop.reason)
 
 def test_handlers_survive_an_import_that_sets_its_own() -> None:
     """In a process of its own, as at the start of a rank: threads that are there already would take the signal."""
-    done = subprocess.run([sys.executable, "-c", HELD_BACK], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", HELD_BACK], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "SIGUSR2\n"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ from theworld.train.memory import MemoryOfRun
 RANKS = 8
 STAGES = {"projector": [], "vision": ["model.freeze.vision=false"]}
 STAGES["language"] = [*STAGES["vision"], "model.freeze.language=false"]
+BITS = ["model.lora={rank: 16}", "model.load_in_4bit=true"]
+EXTRA = pytest.mark.skipif(
+    find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed: pip install 'theworld[qlora]'"
+)
 
 
 @pytest.fixture
@@ -41,10 +46,10 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return write_real_shapes(tmp_path_factory.mktemp("real"))
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [*STAGES, pytest.param("in 4 bits", marks=[pytest.mark.slow, EXTRA])])
 def test_units_and_bytes_at_real_size(bases: list[str], stage: str, eight_ranks: None) -> None:
     spatial = str(Path(SMOKE_YAML).with_name("spatial.yaml"))
-    config = load_config([spatial, *bases, *STAGES[stage], "parallelism_config={fsdp: {}}"])
+    config = load_config([spatial, *bases, *STAGES.get(stage, BITS), "parallelism_config={fsdp: {}}"])
     memory = MemoryOfRun(config)
     expected = memory.estimate(config, RANKS, 1000)
     model = ComposerTheWorld(memory.model, load_processor(config.model))
@@ -53,7 +58,8 @@ def test_units_and_bytes_at_real_size(bases: list[str], stage: str, eight_ranks:
     units = [module for module in model.modules() if isinstance(module, FSDPModule)]
     layers = 34 + 27
     towers_projectors_vae = 4
-    assert len(units) == layers + towers_projectors_vae + 1
+    halves_of_adapters = 2 * 7 * 34 if stage == "in 4 bits" else 0
+    assert len(units) == layers + towers_projectors_vae + 1 + halves_of_adapters
     for unit in units:
         group = unit._get_fsdp_state()._fsdp_param_group
         dtypes = {parameter.sharded_param.dtype for parameter in group.fsdp_params} if group else set()
@@ -61,6 +67,6 @@ def test_units_and_bytes_at_real_size(bases: list[str], stage: str, eight_ranks:
     assert memory.model.lm_head.weight is memory.model.get_input_embeddings().weight
     shards: list[Any] = list(model.parameters())
     own = sum(shard.to_local().nbytes for shard in shards)
-    assert own == pytest.approx(expected.parameters, rel=0.001)
+    assert own + memory.beside == pytest.approx(expected.parameters, rel=0.001)
     trained = sum(shard.to_local().nbytes for shard in shards if shard.requires_grad)
     assert trained == pytest.approx(expected.gradients, rel=0.001)

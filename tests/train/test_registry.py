@@ -15,6 +15,7 @@ from composer.loggers import LoggerDestination
 
 from theworld.config.schema import Config
 from theworld.errors import UserError
+from theworld.own_code import add_code_paths
 from theworld.train import registry
 
 
@@ -96,4 +97,4 @@ def test_bad_names_are_one_line(changes: dict[str, Any], expected: str) -> None:
 def test_code_that_fails_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "own_broken.py").write_text("1 / 0\n")
     with pytest.raises(UserError, match=r"own_broken\.py: ZeroDivisionError: division by zero"):
-        registry.add_code_paths([str(tmp_path / "own_broken.py")])
+        add_code_paths([str(tmp_path / "own_broken.py")])

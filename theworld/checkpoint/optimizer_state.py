@@ -28,6 +28,8 @@ def check_optimizer(optimizer: torch.optim.Optimizer, origin: str) -> None:
     """
     # An optimizer of a user's own may keep anything under other names.
     for group in optimizer.param_groups:
+        if not isinstance(group.get("name", ""), str):
+            raise UserError(f"{origin}: its optimizer has a {type(group['name']).__name__} for a group's name")
         for name, usual in optimizer.defaults.items():
             if name in group and not is_alike(group[name], usual):
                 raise UserError(f"{origin}: its optimizer has {name} as a {type(group[name]).__name__}")

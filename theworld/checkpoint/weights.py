@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +28,11 @@ from theworld.checkpoint.data_only import (
     refusals_as_one_line,
 )
 from theworld.checkpoint.pass_proof import PROOF
+from theworld.compat import as_named_here
 from theworld.config.schema import ModelConfig
 from theworld.errors import UserError, first_line
+from theworld.model.check_four_bits import in_four_bits
+from theworld.model.check_lora import SAME_ADAPTERS
 from theworld.ranks import from_rank_zero
 
 if TYPE_CHECKING:
@@ -51,9 +55,13 @@ class SavedWeights:
     trained: frozenset[str] | None
     """Names that trained in the run that wrote it; None if it was not written by this project."""
     bases: dict[str, dict[str, str | None]]
-    """``gemma`` and ``cosmos``: name, revision and fingerprint of the base models."""
+    """``gemma`` and ``cosmos``: name, revision and fingerprint of the base models, and ``form`` of one in 4 bits."""
     proof: str | None = None
     """What it says of the samples of its passes (:mod:`~theworld.checkpoint.pass_proof`)."""
+    groups: tuple[str, ...] = ()
+    """Names of the optimizer's groups; none where it has one of everything."""
+    lora: dict[str, Any] | None = None
+    """``model.lora`` of the run that wrote it."""
     nesting: dict[str, Any] | None = None
     """Of a sharded checkpoint: what it holds beside weights and optimizer (:mod:`.beside_weights`)."""
 
@@ -116,7 +124,9 @@ def _saved_weights(path: Path, shapes: dict[str, Shape], state: dict[str, Any]) 
     lost = sorted({*record["trained"], *record["inherited"]} - shapes.keys())
     if lost:
         raise UserError(f"{path}: {len(lost)} weights that it should hold are missing, for example {lost[0]}")
-    return SavedWeights(str(path), shapes, frozenset(record["trained"]), record["bases"], state.get(PROOF))
+    groups = tuple(str(name) for name in record.get("groups", ()))
+    trained, bases, lora = frozenset(record["trained"]), record["bases"], record.get("lora")
+    return SavedWeights(str(path), shapes, trained, bases, state.get(PROOF), groups, lora)
 
 
 def holds_vae(saved: SavedWeights | None) -> bool:
@@ -138,9 +148,11 @@ class Weights:
 
     Args:
         model: before Composer wraps it for DDP or FSDP, freezing applied.
+        groups: names of the optimizer's groups.
     """
 
-    def __init__(self, model: ComposerTheWorld) -> None:
+    def __init__(self, model: ComposerTheWorld, groups: Sequence[str] = ()) -> None:
+        self.groups = tuple(groups)
         self.shapes: dict[str, Shape] = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
         named = dict(model.named_parameters(remove_duplicate=False))
         self.trained = frozenset(name for name, parameter in named.items() if parameter.requires_grad)
@@ -148,6 +160,7 @@ class Weights:
         frozen = {name for name in named.keys() - self.trained if ".world_projector." not in name}
         self.kept = set(self.shapes) - frozen
         self.bases: dict[str, dict[str, str | None]] = model.model.config.base
+        self.lora: dict[str, Any] | None = model.model.config.lora
         self.saved: SavedWeights | None = None
 
     def take_from(self, saved: SavedWeights, new_stage: bool) -> None:
@@ -161,7 +174,13 @@ class Weights:
             UserError: a weight is missing, unexpected or of another shape, or the bases are other ones.
         """
         self._check_bases(saved)
+        self._check_adapters(saved)
         unknown = sorted(saved.shapes.keys() - self.shapes.keys())
+        if any(as_named_here(name) in self.shapes for name in unknown):
+            raise UserError(
+                f"{saved.path}: names the weights of the vision tower as another major version of transformers does, "
+                f"for example {unknown[0]}; go on with the packages that it was written with (docs/newer-torch.md)"
+            )
         if unknown:
             raise UserError(
                 f"{saved.path}: holds {len(unknown)} weights that the model does not have, for example {unknown[0]}; "
@@ -174,6 +193,13 @@ class Weights:
                     "is section model the same as when it was written?"
                 )
         self._check_missing(saved, new_stage)
+        if not new_stage and saved.trained is not None and saved.groups != self.groups:
+            then, now = (", ".join(names) or "one group of everything" for names in (saved.groups, self.groups))
+            raise UserError(
+                f"{saved.path}: its optimizer has {then}, but optimizer.groups and decay_norms_and_biases make {now}; "
+                f"set them as they were, or start a new stage with load_path={saved.path} load_weights_only=true and "
+                "another save_folder"
+            )
         self.kept |= saved.shapes.keys() if saved.trained is not None else set()
         self.saved = saved
 
@@ -186,14 +212,33 @@ class Weights:
         elif self.trained != saved.trained:
             other = sorted(self.trained ^ saved.trained)
             raise UserError(
-                f"{saved.path}: model.freeze has changed, {len(other)} weights train now or did then but not both, for "
-                f"example {other[0]}; start a new stage with load_path={saved.path} load_weights_only=true and another "
-                "save_folder"
+                f"{saved.path}: model.freeze or model.lora has changed, {len(other)} weights train now or did then but "
+                f"not both, for example {other[0]}; start a new stage with load_path={saved.path} "
+                "load_weights_only=true and another save_folder"
             )
         else:
             missing = []
         if missing:
             raise UserError(f"{saved.path}: {len(missing)} weights of the model are missing, for example {missing[0]}")
+
+    def _check_adapters(self, saved: SavedWeights) -> None:
+        """The same numbers mean another model with another alpha, and a layer's name is another under an adapter."""
+        differ = sorted(key for key in SAME_ADAPTERS if (saved.lora or {}).get(key) != (self.lora or {}).get(key))
+        if saved.lora is not None and self.lora is not None and differ:
+            then, now = (", ".join(f"{key} {one[key]}" for key in differ) for one in (saved.lora, self.lora))
+            raise UserError(f"{saved.path}: its adapters have {then}, but model.lora has {now}; set that as it was")
+        if saved.lora is not None and self.lora is None:
+            raise UserError(
+                f"{saved.path}: holds adapters, and model.lora is null; set it as it was, or make a whole model of the "
+                "run with recipes/export.py --merge"
+            )
+        adapted = {name.replace(".base_layer.", ".") for name in self.shapes if ".base_layer." in name}
+        lost = sorted(adapted & saved.shapes.keys())
+        if lost:
+            raise UserError(
+                f"{saved.path}: has trained {lost[0]} itself, which model.lora would put an adapter on; leave its part "
+                "out of model.lora.parts"
+            )
 
     def _check_bases(self, saved: SavedWeights) -> None:
         for part, then in saved.bases.items():
@@ -203,6 +248,13 @@ class Weights:
                     f"model.{part}: {_base_name(now)} holds other weights than {_base_name(then)}, with which "
                     f"{saved.path} was trained; name that one"
                 )
+        then, now = (in_four_bits(bases.get("gemma", {}), saved.path) for bases in (saved.bases, self.bases))
+        # A projector alone may go on beside either; what adapters have learnt is the difference to their own base.
+        if saved.lora is not None and self.lora is not None and then != now:
+            raise UserError(
+                f"{saved.path}: its adapters are for a base {'' if then else 'not '}in 4 bits; set model.load_in_4bit="
+                f"{str(then).lower()}, or make a whole model of the run with recipes/export.py --merge"
+            )
 
     def drop_frozen(self, checkpoint: dict[str, Any]) -> None:
         """Take out of a checkpoint that is about to be written what the bases hold, and add the record."""
@@ -215,7 +267,9 @@ class Weights:
                 "version": VERSION,
                 "trained": sorted(self.trained),
                 "inherited": sorted(self.kept - self.trained),
+                "groups": self.groups,
                 "bases": self.bases,
+                "lora": self.lora,
             }
         )
 

@@ -11,7 +11,10 @@ from pathlib import Path
 from theworld import cli
 from theworld.cli import say
 from theworld.config.load import load_config
+from theworld.config.schema import Config
+from theworld.config.stage_configs import stage_configs
 from theworld.errors import UserError
+from theworld.stage_folders import read_stages
 from theworld.train.failures import FIRST_PAUSE, judge
 
 
@@ -30,12 +33,20 @@ def main(argv: list[str]) -> int:
     config = load_config(options.settings)
     if config.save_folder is None:
         raise UserError("save_folder: not set; checkpoints and the ledger need a folder")
-    verdict = judge(Path(config.save_folder), options.exit_code, options.pause)
+    verdict = judge(folder_at_work(config, Path(config.save_folder)), options.exit_code, options.pause)
     say(verdict.line)
     if not verdict.again:
         return 1
     say(str(verdict.pause))
     return 0
+
+
+def folder_at_work(config: Config, save_folder: Path) -> Path:
+    """The save folder of the start that has crashed: of a run in stages that of the first that is not finished."""
+    names = [name for name, _ in stage_configs(config)]
+    finished = {one.name for one in read_stages(save_folder) if one.checkpoint is not None}
+    left = [name for name in names if name not in finished] or names[-1:]
+    return save_folder / left[0] if left else save_folder
 
 
 command = partial(cli.run, main)

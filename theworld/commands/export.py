@@ -1,8 +1,9 @@
 """A run to a model's folder: python recipes/export.py RUN OUT [--checkpoint NAME] [--merge] [--dtype bf16]
 
 OUT is a folder that from_pretrained reads, with configuration and processor. Without --merge it holds only the weights
-that the base models do not have, which are put on them when it is loaded; with --merge all, as sharded safetensors. A
-run without a world is written whole, as the plain Gemma 3 that it is, which transformers alone loads.
+that the base models do not have, which are put on them when it is loaded, adapters as peft reads them; with --merge
+all, as sharded safetensors, adapters added to their layers. A run without a world or adapters is written whole, as the
+plain Gemma 3 that it is, which transformers alone loads. Of a run in stages it is the newest stage's model.
 Exit code 0: written, 2: bad input.
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from theworld import cli
 from theworld.errors import EXIT_DONE, UserError
+from theworld.stage_folders import newest_run
 
 DTYPES = ("fp32", "bf16", "fp16")
 
@@ -30,7 +32,7 @@ def main(argv: list[str]) -> int:
     from theworld.inference.load_trained import DTYPES as NAMED
     from theworld.inference.write_model import export_run
 
-    export_run(given.run, given.out, given.checkpoint, given.merge, NAMED.get(given.dtype))
+    export_run(newest_run(given.run, saved=True), given.out, given.checkpoint, given.merge, NAMED.get(given.dtype))
     cli.say(str(given.out))
     return EXIT_DONE
 

@@ -11,13 +11,19 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from theworld import cli
 from theworld.config.load import load_config
 from theworld.config.schema import Config
+from theworld.config.stage_configs import stage_configs
 from theworld.errors import EXIT_BROKEN_PROMISE, EXIT_DONE
+
+if TYPE_CHECKING:
+    from theworld.preflight.verdicts import Verdict
 
 SECTIONS = ("model", "train_loader", "hub", "save_folder", "global_train_batch_size", "preflight")
 
@@ -49,12 +55,24 @@ def main(argv: list[str]) -> int:
         return EXIT_DONE
     gpu = int(given.gpu * 1e9) if given.gpu else smallest
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    verdicts = [*check_run(config, given.ranks or started, local, gpu, given.samples_per_second), *health]
+    ranks = given.ranks or started
+    verdicts = [*check_stages(config, lambda one: check_run(one, ranks, local, gpu, given.samples_per_second)), *health]
     if given.json:
         cli.say(json.dumps({"fails": would_fail(verdicts), "verdicts": [asdict(one) for one in verdicts]}))
     else:
         cli.say(as_table(verdicts))
     return EXIT_BROKEN_PROMISE if would_fail(verdicts) else EXIT_DONE
+
+
+def check_stages(config: Config, check_run: Callable[[Config], list[Verdict]]) -> list[Verdict]:
+    """The verdicts on each stage, with its name; on the run if it has none."""
+    stages = stage_configs(config)
+    if not stages:
+        return check_run(config)
+    from theworld.preflight.all_checks import check_order_of_stages
+
+    verdicts = [replace(one, name=f"{name}: {one.name}") for name, of_stage in stages for one in check_run(of_stage)]
+    return [check_order_of_stages(stages), *verdicts]
 
 
 def before_training(config: Config) -> None:
@@ -70,7 +88,7 @@ def before_training(config: Config) -> None:
     from theworld.preflight.verdicts import FAIL, as_table
 
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    verdicts = check_run(config, cli.world_size(), local)
+    verdicts = check_stages(config, lambda one: check_run(one, cli.world_size(), local))
     logging.getLogger(__name__).info("preflight:\n%s", as_table(verdicts))
     for one in verdicts:
         if one.state == FAIL:

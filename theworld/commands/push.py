@@ -1,7 +1,8 @@
 """Upload a run's newest checkpoint to the Hub: python recipes/push.py SAVE_FOLDER REPO [--public]
 
 For a run that was trained without hub.repo_id, or whose last upload failed. REPO is OWNER/NAME; it is made if it is not
-there, private unless --public. Broken off and called again, it sends only what the Hub does not have yet.
+there, private unless --public. Of a run in stages the newest stage's goes. Broken off and called again, it sends only
+what the Hub does not have yet.
 Exit code 0: uploaded, 2: bad input, or the Hub refuses, 75: the Hub is out of reach, run it again.
 """
 
@@ -17,6 +18,7 @@ os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 from theworld import cli
 from theworld.config.hub_url import REPO
 from theworld.errors import EXIT_DONE, EXIT_RUN_AGAIN, UserError
+from theworld.stage_folders import newest_run
 
 
 def main(argv: list[str]) -> int:
@@ -32,7 +34,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"{repo}: expected OWNER/NAME")
     from theworld.hub.push import push
 
-    return EXIT_DONE if push(save_folder, repo, private=not options.public) else EXIT_RUN_AGAIN
+    return EXIT_DONE if push(newest_run(save_folder, saved=True), repo, private=not options.public) else EXIT_RUN_AGAIN
 
 
 command = partial(cli.run, main)

@@ -3,6 +3,7 @@
 Writes a page that needs nothing else: state and place, the audit's verdicts, loss, learning rate, throughput, loader
 wait and memory over the batches, the starts on a time line and how each has ended, counts, evaluations, checkpoints,
 configuration. Changes nothing else, and may be called at any time. A run that ends calls it by itself.
+Of a run in stages it is the newest stage's page; the others are those of their folders.
 Exit code 0: written, 2: bad input.
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from theworld.cli import Parser, run, say
 from theworld.errors import EXIT_DONE
+from theworld.stage_folders import newest_run
 
 
 def main(argv: list[str]) -> int:
@@ -24,8 +26,9 @@ def main(argv: list[str]) -> int:
     from theworld.pages.page_file import write_page
     from theworld.pages.run_page import run_page
 
-    path = given.html or given.save_folder / "report.html"
-    write_page(path, run_page(given.save_folder, audited=not given.no_audit))
+    folder = newest_run(given.save_folder)
+    path = given.html or folder / "report.html"
+    write_page(path, run_page(folder, audited=not given.no_audit))
     say(path.resolve().as_uri())
     return EXIT_DONE
 

@@ -1,4 +1,7 @@
-"""Write the built-in sample: rendered scenes with true questions, in the exact format of OpenSpatialDataset."""
+"""Write the built-in sample: rendered scenes with true questions, in the exact format of OpenSpatialDataset.
+
+With --captions the same pictures, each with a true sentence and no regions, for an alignment stage (docs/stages.md).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from theworld.synthetic import generate
 
 def _parser() -> cli.Parser:
     parser = cli.Parser("convert/sample.py", __doc__)
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder for openspatial.json and images/")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder for openspatial.json (captions.json) and images/")
     parser.add_argument("--samples", metavar="N", type=int, default=100, help="entries (default %(default)s)")
     parser.add_argument("--seed", metavar="S", type=int, default=17, help="same seed, same bytes (default %(default)s)")
     parser.add_argument(
@@ -27,6 +30,7 @@ def _parser() -> cli.Parser:
     parser.add_argument(
         "--size", metavar="PIXELS", type=int, default=1024, help="longest side of the images (default %(default)s)"
     )
+    parser.add_argument("--captions", action="store_true", help="a caption for each picture, in captions.json")
     parser.add_argument("--workers", metavar="W", type=int, help="processes (default: one a core)")
     return parser
 
@@ -34,7 +38,9 @@ def _parser() -> cli.Parser:
 def main(argv: list[str]) -> int:
     """Generate the sample and say what is where."""
     options = _parser().parse(argv)
-    done = generate(options.out, options.samples, options.seed, options.available, options.workers, options.size)
+    done = generate(
+        options.out, options.samples, options.seed, options.available, options.workers, options.size, options.captions
+    )
     say(f"{done.json}: {done.samples} entries, {done.json_bytes / 1e6:.1f} MB")
     say(f"{done.images}: {done.available} images, {done.image_bytes / 1e6:.1f} MB ({done.written} written now)")
     return EXIT_DONE

@@ -12,11 +12,14 @@ from theworld.cli import Parser, run, say
 from theworld.config.load import load_config
 from theworld.download.status import status
 from theworld.errors import EXIT_DONE
+from theworld.own_code import add_code_paths
 
 
 def main(argv: list[str]) -> int:
     parser = Parser("convert/status.py", __doc__, ["download", "convert"])
-    say(status(load_config(parser.parse(argv).settings)).table())
+    config = load_config(parser.parse(argv).settings)
+    add_code_paths(config.code_paths)
+    say(status(config).table())
     return EXIT_DONE
 
 

@@ -2,6 +2,7 @@
 
     composer [-n RANKS] recipes/train.py YAML [key=value ...]
 
+With stages in the YAML they are trained in order, and those that are finished are left alone.
 Exit code 0: done, 1: the run has failed, 2: bad input or configuration, 75: saved, what it needs is not there or out of
 reach now, run it again later, 85: stopped on a signal, saved, wants to be started again.
 """
@@ -16,9 +17,11 @@ from pathlib import Path
 from theworld import cli
 from theworld.config.load import load_config
 from theworld.config.schema import Config
+from theworld.config.stage_configs import stage_configs
 from theworld.errors import EXIT_DONE, UserError, describe
 from theworld.model.check_model import check_model_config
 from theworld.signals import StopRequest
+from theworld.train.check_succession import check_succession
 from theworld.train.check_training import check_training
 
 log = logging.getLogger(__name__)
@@ -41,9 +44,12 @@ def prepare_and_train(settings: list[str], stop: StopRequest) -> int:
     config = load_config(settings)
     stop.add(config.preemption.signals)
     # What the configuration alone can tell is said before torch is imported.
-    check_training(config, cli.world_size())
-    check_model_config(config.model)
-    if config.compile_config is None:
+    runs = stage_configs(config) or [("", config)]
+    for _, one in runs:
+        check_training(one, cli.world_size())
+        check_model_config(one.model)
+    check_succession(runs)
+    if all(one.compile_config is None for _, one in runs):
         # Importing composer starts torch's pool of compilers, up to 32 processes a rank, and nothing is compiled.
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     # Samples differ in length: without it the allocator keeps blocks of each size apart. Read when CUDA starts.
@@ -51,16 +57,18 @@ def prepare_and_train(settings: list[str], stop: StopRequest) -> int:
     # Checkpoints go to the Hub over plain HTTP, whose time limits and faults the uploads know how to deal with.
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
     with stop.held_back():
-        from theworld.train.run import train
+        from theworld.train.train_stages import train_run
 
         if config.preflight and cli.rank() == 0:
             from theworld.commands.preflight import before_training
 
             before_training(deepcopy(config))
 
-    code = train(config, stop)
-    if code == EXIT_DONE and config.report and cli.rank() == 0:
-        leave_report(Path(str(config.save_folder)))
+    code = train_run(config, stop)
+    if code == EXIT_DONE and cli.rank() == 0:
+        for _, one in runs:
+            if one.report:
+                leave_report(Path(str(one.save_folder)))
     return code
 
 

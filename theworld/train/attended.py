@@ -22,7 +22,7 @@ from theworld.errors import (
     UserError,
     describe,
 )
-from theworld.lease import Superseded
+from theworld.lease import Superseded, newer_start
 from theworld.monitor.ends import note_end
 from theworld.monitor.prometheus import write_metrics
 from theworld.pulse import pulse
@@ -51,18 +51,25 @@ class Attendance:
         self.failing = False
 
     def of(self, work: Callable[[], int]) -> int:
-        """Do the start's work; all ranks call it. Returns its exit code and raises its errors."""
+        """Do the start's work; all ranks call it. Returns its exit code and raises its errors.
+
+        Raises:
+            Superseded: in place of any error, where a newer start works in the folder: it has cleared away what this
+                one had half written, and its is the word on how the run ends.
+        """
         from_rank_zero(lambda: clear_reasons(self.save_folder))
         try:
             code = self._watched(lambda: self._judged(work))
         except Superseded:
             raise  # a newer start writes here
-        except NotNow as error:
-            self.ended(error.exit_code, str(error))
-            raise
         except Exception as error:
             reason = str(error) if isinstance(error, UserError) else describe(error)
-            note_reason(self.save_folder, self.rank, reason)
+            newer = newer_start(self.save_folder, self.fence.launch)
+            if newer is not None:
+                log.warning("%s; a newer start of the run is at work, whose doing this may be", reason)
+                raise newer from error
+            if not isinstance(error, NotNow):
+                note_reason(self.save_folder, self.rank, reason)
             self.ended(error.exit_code if isinstance(error, UserError) else EXIT_BROKEN_PROMISE, reason)
             raise
         self.ended(code, "" if code == EXIT_DONE else str(self.stop.reason or "another rank's wish"))

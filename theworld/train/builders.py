@@ -13,23 +13,28 @@ from typing import Any
 import torch
 from composer import Evaluator
 
+from theworld.config.data_places import places_of
 from theworld.config.schema import Config
 from theworld.data.cache.latent_store import latent_wish
 from theworld.data.samples.augment import leaves_pixels
 from theworld.model.build import load_model
 from theworld.model.processing import TheWorldProcessor
+from theworld.train.check_optimizer_groups import DECAY, GROUPS
 from theworld.train.check_training import has_begun
 from theworld.train.compilation import length_step
 from theworld.train.composer_model import ComposerTheWorld
 from theworld.train.data import TrainData, build_data
 from theworld.train.host_memory import load_device, on_gpu
-from theworld.train.memory import frozen_dtype
+from theworld.train.memory import frozen_dtype, packed_in
+from theworld.train.optimizer_groups import parameter_groups
 from theworld.train.registry import (
+    CALLBACKS,
     DEFAULT_OPTIMIZER,
     DEFAULT_SCHEDULER,
     LOGGERS,
     OPTIMIZERS,
     SCHEDULERS,
+    check_settings,
     construct,
     construct_named,
     find_transform,
@@ -50,6 +55,7 @@ def build_model(config: Config, processor: TheWorldProcessor, with_world_encoder
         with_world_encoder=with_world_encoder,
         frozen_dtype=frozen_dtype(config),
         device=load_device(config),
+        packed_in=packed_in(config),
     )
     return ComposerTheWorld(model, processor)
 
@@ -73,23 +79,27 @@ def known(config: Config) -> bool:
     return config.save_folder is not None and has_begun(Path(config.save_folder))
 
 
-def build_evaluation(config: Config, processor: TheWorldProcessor, with_latents: bool = True) -> TrainData | None:
-    """The held-out data, read in the same order each time."""
+def build_evaluation(config: Config, processor: TheWorldProcessor, with_latents: bool = True) -> dict[str, TrainData]:
+    """The held-out data sets by name, each read in the same order each time; the only one has no name."""
     if config.eval_loader is None:
-        return None
+        return {}
     settings = replace(config.eval_loader, dataset=replace(config.eval_loader.dataset, shuffle=False))
     wish = latent_wish(config.model, settings.dataset) if with_latents else None
     step = length_step(config)
     batch, pin_memory = config.global_train_batch_size, on_gpu(config)
-    return build_data(
-        settings, processor, batch, config.seed, False, wish, step, pin_memory=pin_memory, known=known(config)
-    )
+    alone = {"": settings}
+    if settings.datasets is not None:
+        alone = {one.name: replace(settings, datasets=[one]) for one in settings.datasets}
+    return {
+        name: build_data(
+            loader, processor, batch, config.seed, False, wish, step, pin_memory=pin_memory, known=known(config)
+        )
+        for name, loader in alone.items()
+    }
 
 
-def build_evaluator(config: Config, held_out: TrainData | None, series: str) -> Evaluator | None:
+def build_evaluator(config: Config, held_out: TrainData, series: str) -> Evaluator:
     """Composer's evaluator: loss and token accuracy over the answers, logged under the name of their series."""
-    if held_out is None:
-        return None
     batches = math.ceil(held_out.dataset.snapshot.samples / config.global_train_batch_size)
     wanted = config.eval_subset_num_batches
     return Evaluator(
@@ -110,13 +120,16 @@ def build_optimizer(config: Config, model: ComposerTheWorld) -> torch.optim.Opti
     if name == "adamw" and not (settings.get("foreach") or settings.get("differentiable")):
         # One kernel instead of a dozen, and no copies. A run that is resumed keeps what its checkpoint says.
         settings.setdefault("fused", True)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    members = parameter_groups(config.optimizer, model)
+    for part, own in (settings.pop(GROUPS, None) or {}).items():
+        check_settings(build, f"optimizer.{GROUPS}.{part}", own or {})  # torch would keep any, and use none
+    settings.pop(DECAY, None)
     log.info(
         "%d parameters train, %d are frozen",
-        sum(parameter.numel() for parameter in parameters),
+        sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad),
     )
-    return construct(build, "optimizer", settings, params=parameters)
+    return construct(build, "optimizer", settings, params=members)
 
 
 def build_scheduler(config: Config) -> Any:
@@ -124,6 +137,20 @@ def build_scheduler(config: Config) -> Any:
     settings = dict(config.scheduler)
     build = lookup(SCHEDULERS, "scheduler.name", str(settings.pop("name", DEFAULT_SCHEDULER)))
     return construct(build, "scheduler", settings)
+
+
+def build_callbacks(config: Config) -> list[Any]:
+    """The callbacks that the YAML names."""
+    named = dict(config.callbacks)
+    if named.get("generation_eval") is not None:
+        settings = {"draw_boxes": config.train_loader.dataset.draw_bboxes, **named["generation_eval"]}
+        if settings.get("bench", "holdout") == "holdout" and config.eval_loader is not None:
+            places = places_of(config.eval_loader)
+            alone = places[0].origin if not places[0].name else {place.name: place.origin for place in places}
+            settings.setdefault("data", alone)
+            settings.setdefault("world_off", [place.name for place in places if not place.world])
+        named["generation_eval"] = settings
+    return construct_named(CALLBACKS, "callbacks", named)
 
 
 def build_loggers(config: Config, save_folder: Path) -> list[Any]:

@@ -10,6 +10,8 @@ from theworld.config.hub_url import REPO, SCHEME, Place
 from theworld.config.schema import Config, LoaderConfig
 from theworld.errors import UserError
 from theworld.files import nearest_folder
+from theworld.train.check_optimizer_groups import check_optimizer_groups
+from theworld.train.check_sources import check_sources
 from theworld.train.check_values import (
     CONSOLE,
     check_known,
@@ -20,6 +22,8 @@ from theworld.train.check_values import (
 )
 
 WORLDS = ("own", "shuffled")
+BENCHES = ("holdout", "spatialrgpt")
+"""Questions of callbacks.generation_eval."""
 PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")
 FSDP_KEYS = ("fsdp", "tp")
 
@@ -65,6 +69,10 @@ def check_training(config: Config, ranks: int, has_gpu: bool | None = None) -> N
     check_known("scheduler.name", config.scheduler.get("name", "cosine_with_warmup"))
     check_sections({"algorithms": config.algorithms, "callbacks": config.callbacks, "loggers": config.loggers})
     check_optimizer(config.optimizer)
+    check_optimizer_groups(config)
+    check_generation_eval(config)
+    check_average(config, ranks)
+    check_profiler(config)
     check_signals(config.preemption.signals)
     check_watchdog(config)
     check_batch(config, ranks)
@@ -79,6 +87,56 @@ def check_training(config: Config, ranks: int, has_gpu: bool | None = None) -> N
     for key in config.parallelism_config or {}:
         if key not in FSDP_KEYS:
             raise UserError(f"parallelism_config.{key}: unknown; Composer reads {' and '.join(FSDP_KEYS)}")
+
+
+def check_generation_eval(config: Config) -> None:
+    """Generated answers while training (``callbacks.generation_eval``)."""
+    settings = config.callbacks.get("generation_eval")
+    if settings is None:
+        return
+    key = "callbacks.generation_eval"
+    if (config.parallelism_config or {}).get("fsdp") is not None:
+        raise UserError(
+            f"{key}: not with parallelism_config.fsdp: each rank answers questions of its own, and a sharded model can "
+            "only be asked by all ranks at once; use recipes/evaluate.py on a checkpoint"
+        )
+    check_time(f"{key}.interval", settings.get("interval", "1ep"))
+    bench = settings.get("bench", BENCHES[0])
+    if bench not in BENCHES:
+        raise UserError(f"{key}.bench: {bench!r} is not known; known are {', '.join(BENCHES)}")
+    for name, least in (("limit", 1), ("batch_size", 1), ("max_new_tokens", 1), ("pictures", 0)):
+        if name in settings and not (type(settings[name]) is int and settings[name] >= least):
+            raise UserError(f"{key}.{name}: {settings[name]!r}: expected a whole number, {least} or more")
+
+
+def check_profiler(config: Config) -> None:
+    """The profiler's batches."""
+    wanted = config.profiler
+    if wanted is None:
+        return
+    for key, least in (("skip_first", 0), ("wait", 0), ("warmup", 0), ("active", 1), ("repeat", 0)):
+        check_positive({f"profiler.{key}": getattr(wanted, key)}, smallest=least)
+    if config.device_train_microbatch_size == "auto":
+        raise UserError("device_train_microbatch_size: auto does not work with the profiler; give a number")
+
+
+def check_average(config: Config, ranks: int) -> None:
+    """A moving average of the weights (``algorithms.ema``, ``algorithms.swa``)."""
+    if config.algorithms.get("swa") is not None and ranks > 1:
+        raise UserError(
+            "algorithms.swa: on one GPU only: Composer cannot resume it on several; use ema, or average checkpoints "
+            "afterwards with recipes/average.py"
+        )
+    if config.algorithms.get("swa") is not None and config.model.load_in_4bit:
+        raise UserError(
+            "algorithms.swa: not with model.load_in_4bit: Composer would average the weights in 4 bits as well, as "
+            "numbers that they are not; use ema, or average checkpoints afterwards with recipes/average.py"
+        )
+    if config.algorithms.get("ema") is not None and (config.parallelism_config or {}).get("fsdp") is not None:
+        raise UserError(
+            "algorithms.ema: not with parallelism_config.fsdp: Composer keeps the average whole and the weights in "
+            "shards; leave one of them out, or average checkpoints afterwards with recipes/average.py"
+        )
 
 
 def check_watchdog(config: Config) -> None:
@@ -159,6 +217,9 @@ def check_patience(section: str, loader: LoaderConfig, dist_timeout: float) -> N
 def check_data(section: str, loader: LoaderConfig, known: bool = False) -> None:
     """Where a data set is read from; one that the run has read before may be out of reach now."""
     dataset = loader.dataset
+    if loader.datasets is not None:
+        check_sources(section, loader, known)
+        return
     if dataset.remote is None and dataset.local is None:
         raise UserError(f"{section}.dataset: set remote (where convert/to_mds.py wrote) or local, or both")
     origin = dataset.remote or dataset.local or ""

@@ -31,9 +31,9 @@ KNOWN: dict[str, tuple[str, ...]] = {
     ),
     "callbacks": (
         *("activation_monitor", "checkpoint_saver", "early_stopper", "export_for_inference", "free_outputs"),
-        *("generate_callback", "image_visualizer", "load_checkpoint", "lr_monitor", "memory_monitor"),
-        *("memory_snapshot", "mlperf", "nan_monitor", "oom_observer", "optimizer_monitor", "runtime_estimator"),
-        *("speed_monitor", "system_metrics_monitor", "threshold_stopper"),
+        *("generate_callback", "generation_eval", "image_visualizer", "load_checkpoint", "lr_monitor"),
+        *("memory_monitor", "memory_snapshot", "mlperf", "nan_monitor", "oom_observer", "optimizer_monitor"),
+        *("runtime_estimator", "speed_monitor", "system_metrics_monitor", "threshold_stopper"),
     ),
     "loggers": (
         *("comet_ml", "console", "file_logger", "inmemory", "mlflow", "mosaicml", "neptune", "progress_bar"),
@@ -90,18 +90,18 @@ def check_sections(named: Mapping[str, Mapping[Any, Any]]) -> None:
                 raise UserError(f"{section}.{name}: {settings!r}: expected its settings, for example {name}: {{}}")
 
 
-def check_optimizer(settings: Mapping[Any, Any]) -> None:
-    """The numbers that every optimizer has.
+def check_optimizer(settings: Mapping[Any, Any], section: str = "optimizer") -> None:
+    """The numbers that every optimizer has, or one of its groups.
 
     Raises:
         UserError: one of them is none.
     """
     for key in ("lr", "eps", "weight_decay", "momentum"):
         if key in settings and not is_number(settings[key]):
-            raise UserError(f"optimizer.{key}: {settings[key]!r}: expected a number, 0 or more")
+            raise UserError(f"{section}.{key}: {settings[key]!r}: expected a number, 0 or more")
     betas = settings.get("betas", (0.9, 0.95))
     if not (isinstance(betas, (list, tuple)) and len(betas) == 2 and all(is_number(one, below=1) for one in betas)):
-        raise UserError(f"optimizer.betas: {betas!r}: expected two numbers from 0 up to 1: optimizer.betas=[0.9,0.95]")
+        raise UserError(f"{section}.betas: {betas!r}: expected two numbers from 0 up to 1: {section}.betas=[0.9,0.95]")
 
 
 def is_number(value: object, below: float = math.inf) -> bool:

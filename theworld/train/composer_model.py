@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from composer.models import HuggingFaceModel, huggingface
+from composer.models import HuggingFaceModel
 
 from theworld.model.flops import Flops, Work, count_flops, trained_parts
 from theworld.train.metrics import AnswerAccuracy, AnswerLoss
+from theworld.train.start_costs import spare_lookups
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
     from theworld.model.modeling import TheWorldForConditionalGeneration
     from theworld.model.processing import TheWorldProcessor
 
-# Composer finds out whether a model is a causal language model by importing every one that transformers has: 400
-# modules and torch's compiler, about half of the CPU time between the imports and the first batch. Gemma 3 is one.
-huggingface._is_registered_causal_lm = lambda model: True
+spare_lookups()
 
 
 class ComposerTheWorld(HuggingFaceModel):

@@ -6,7 +6,7 @@ bytes at several starts, each of which had all its patience, does not become who
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from composer.utils import dist
@@ -49,7 +49,7 @@ def judge_damage(save_folder: Path, launch: int, error: DamagedShard) -> UserErr
         The error to leave with: the same, or one that is not tried again.
     """
     path = save_folder / FILE
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     append_line(path, {"time": now, "launch": launch, "what": error.what})
     starts = {line["launch"] for line in read_json_lines(path) if line["what"] == error.what}
     if len(starts) < STARTS:

@@ -10,21 +10,24 @@ import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from composer.core import DataSpec
 from composer.utils import dist
 from torch.utils.data import get_worker_info
 
+from theworld.config.data_places import places_of
 from theworld.config.schema import DatasetConfig, LoaderConfig
 from theworld.config.sizes import parse_bytes
 from theworld.data.batches.collate import Collator, samples_in_batch, tokens_in_batch
 from theworld.data.batches.loader import PassLoader
 from theworld.data.batches.microbatches import Microbatch, split_by_length
+from theworld.data.batches.mixture import Share
 from theworld.data.batches.order import Shuffle
-from theworld.data.batches.passes import PassDataset, Source
+from theworld.data.batches.passes import PassDataset
 from theworld.data.batches.sample_encoder import EncodedSample, SampleEncoder
+from theworld.data.batches.sources import WORLD, Source
 from theworld.data.cache.attempt_folder import AttemptFolder
 from theworld.data.cache.latent_store import LatentWish
 from theworld.data.cache.shard_cache import default_cache_folder, make_cache_folder
@@ -32,11 +35,10 @@ from theworld.data.cache.streaming_internals import make_lock_folder
 from theworld.data.samples import decode_sample
 from theworld.data.samples.augment import Augment, augment_sample, sample_seed
 from theworld.errors import UserError, describe
+from theworld.model.processing import TheWorldProcessor, without_world
+from theworld.processes import end_with_lost_batch
 from theworld.pulse import SHOW_STACK, STANDARD_ERROR
 from theworld.signals import ignore_stop_signals
-
-if TYPE_CHECKING:
-    from theworld.model.processing import TheWorldProcessor
 
 log = logging.getLogger(__name__)
 
@@ -58,17 +60,28 @@ class SampleTransform:
     draw_bboxes: bool
     augment: Augment | None = None
     seed: int = 0
+    worldless: SampleEncoder | None = None
+    """For samples of data sets with the world off; made when the first one comes."""
 
-    def __call__(self, sample: dict[str, Any], epoch: int) -> EncodedSample:
+    def encoder_for(self, sample: dict[str, Any]) -> SampleEncoder:
+        """The encoder of a sample's data set."""
+        if sample.get(WORLD, True):
+            return self.encoder
+        if self.worldless is None:
+            self.worldless = SampleEncoder(without_world(self.encoder.processor), self.encoder.max_seq_len)
+        return self.worldless
+
+    def __call__(self, sample: dict[str, Any], epoch: int, copy: int = 0) -> EncodedSample:
+        encoder = self.encoder_for(sample)
         try:
             decoded = decode_sample(sample, self.draw_bboxes)
             if self.augment is not None:
-                decoded = augment_sample(decoded, self.augment, sample_seed(self.seed, epoch, decoded.id))
-            return self.encoder(decoded)
+                decoded = augment_sample(decoded, self.augment, sample_seed(self.seed, epoch, decoded.id, copy))
+            return encoder(decoded)
         except UserError:
             raise
         except Exception as error:
-            return self.encoder.without_loss(str(sample["id"]), f"sample cannot be encoded: {describe(error)}")
+            return encoder.without_loss(str(sample["id"]), f"sample cannot be encoded: {describe(error)}")
 
 
 @dataclass
@@ -122,11 +135,11 @@ def build_data(
     """
     settings = config.dataset
     encoder = SampleEncoder(processor, settings.max_seq_len)
-    source, attempt = open_cache(config, known)
+    sources, attempt = open_sources(config, known)
     nodes = dist.get_world_size() // dist.get_local_world_size()
     shuffle = first_shuffle(settings, seed, nodes)
     prepare = SampleTransform(encoder, settings.draw_bboxes, augment, seed)
-    dataset = PassDataset(source, shuffle, global_batch_size, prepare, growing, latents)
+    dataset = PassDataset(sources, shuffle, global_batch_size, prepare, growing, latents)
     encoder.world_latents = dataset.latents is not None
     workers = config.num_workers
     loader = PassLoader(
@@ -172,18 +185,20 @@ def first_shuffle(settings: DatasetConfig, seed: int, nodes: int) -> Shuffle:
 
 
 def begin_worker(worker: int) -> None:
-    """Loader workers do not die of the signals that ask a run to stop, tell which process they are, and write their
-    stack to the log when the rank asks for it."""
+    """Loader workers do not die of the signals that ask a run to stop, but where they lose a batch, tell which process
+    they are, and write their stack to the log when the rank asks for it."""
     ignore_stop_signals([signal.SIGTERM, signal.SIGUSR1])
     signal.set_wakeup_fd(-1)  # the rank's
+    end_with_lost_batch()
     faulthandler.register(SHOW_STACK, file=STANDARD_ERROR, all_threads=True)
     info = get_worker_info()
     assert info is not None
     info.dataset.notes.begin(worker)  # pyright: ignore[reportAttributeAccessIssue] - a PassDataset
 
 
-def open_cache(config: LoaderConfig, known: bool) -> tuple[Source, AttemptFolder | None]:
-    """Where this attempt reads shards from. The node's first rank makes the attempt's name, the others learn it.
+def open_sources(config: LoaderConfig, known: bool) -> tuple[list[Source], AttemptFolder | None]:
+    """The data sets, and where this attempt reads shards from. The node's first rank makes the attempt's name, the
+    others learn it.
 
     Raises:
         UserError: on all ranks; the cache cannot be written on some node, or its ranks disagree on ``$TMPDIR``.
@@ -192,12 +207,14 @@ def open_cache(config: LoaderConfig, known: bool) -> tuple[Source, AttemptFolder
     limit = (
         None if settings.cache_limit is None else parse_bytes("train_loader.dataset.cache_limit", settings.cache_limit)
     )
+    places = places_of(config)
+    remotes = [place.remote for place in places if place.remote is not None]
     attempt, fault = None, None
     if dist.get_local_rank() == 0:
         try:
             make_lock_folder()
-            if settings.remote is not None:
-                cache = Path(settings.local) if settings.local else default_cache_folder(settings.remote)
+            if remotes:
+                cache = Path(settings.local) if settings.local else default_cache_folder(*remotes)
                 make_cache_folder(cache, shared=settings.local is not None)
                 log.info("shards are cached in %s", cache)
                 attempt = AttemptFolder(cache)
@@ -213,11 +230,14 @@ def open_cache(config: LoaderConfig, known: bool) -> tuple[Source, AttemptFolder
         )
     )
     check_ranks(opened)
-    if settings.remote is None:
-        assert settings.local is not None
-        return Source(None, settings.local, settings.split, patience=settings.patience, known=known), None
-    name = next(rank.attempt for rank in opened if rank.node == dist.get_node_rank() and rank.attempt is not None)
-    return Source(settings.remote, name, settings.split, limit, settings.patience, known), attempt
+    name = next((rank.attempt for rank in opened if rank.node == dist.get_node_rank() and rank.attempt), None)
+    sources = []
+    for place in places:
+        local = place.local if place.remote is None else name
+        assert local is not None
+        share = Share(place.name, place.rule, place.value)
+        sources.append(Source(place.remote, local, place.split, limit, settings.patience, known, share, place.world))
+    return sources, attempt
 
 
 @dataclass(frozen=True)

@@ -17,29 +17,33 @@ FIRST = "eval"
 """The series of the set that the run began with; Composer puts ``metrics/`` in front."""
 
 
-def eval_facts(snapshot: Snapshot, starts: list[dict[str, Any]]) -> dict[str, Any]:
+def eval_facts(snapshot: Snapshot, starts: list[dict[str, Any]], name: str = "") -> dict[str, Any]:
     """What ``launches.jsonl`` records of a start's evaluation set.
 
     Args:
         snapshot: the set as it is now.
         starts: the lines of the run's earlier starts; those of releases before name no set.
+        name: of the set, where there are several.
 
     Returns:
         ``samples``, ``fingerprint``, and the name of the ``series``: that of the first start with the same set, else a
         new one.
     """
-    known = {str(one["fingerprint"]): one for start in starts if (one := start.get("eval"))}
+    first = f"{FIRST}-{name}" if name else FIRST
+    facts_of = [(start.get("evals") or {}).get(name) if name else start.get("eval") for start in starts]
+    known = {str(one["fingerprint"]): one for one in facts_of if one}
     facts = {"samples": snapshot.samples, "fingerprint": snapshot.fingerprint}
     if not known:
-        return {**facts, "series": FIRST}
+        return {**facts, "series": first}
     if snapshot.fingerprint in known:
         return {**facts, "series": str(known[snapshot.fingerprint]["series"])}
-    series = f"{FIRST}-{snapshot.samples}"
+    series = f"{first}-{snapshot.samples}"
     if any(one["series"] == series for one in known.values()):
         series = f"{series}-{snapshot.fingerprint[:6]}"
     before = next(iter(known.values()))
     log.info(
-        "the evaluation set has %d samples, and had %d when the run began: its values go on as metrics/%s",
+        "the evaluation set%s has %d samples, and had %d when the run began: its values go on as metrics/%s",
+        f" {name}" if name else "",
         snapshot.samples,
         int(before["samples"]),
         series,

@@ -13,6 +13,7 @@ from composer.loggers import Logger
 
 from theworld.disk_space import FULL, fault_of_disk, in_megabytes
 from theworld.files import nearest_folder
+from theworld.train.callbacks.answer_table import markdown
 from theworld.train.tensorboard_of_start import TensorboardOfStart
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,15 @@ class EventFiles(TensorboardOfStart):
 
     def log_images(self, *arguments: Any, **settings: Any) -> None:
         self._if_room(lambda: super(EventFiles, self).log_images(*arguments, **settings))
+
+    def log_table(
+        self, columns: list[str], rows: list[list[Any]], name: str = "Table", step: int | None = None
+    ) -> None:
+        def write() -> None:
+            if self.writer is not None:
+                self.writer.add_text(name, markdown(columns, rows), global_step=step)
+
+        self._if_room(write)
 
     def eval_end(self, state: State, logger: Logger) -> None:
         self._if_room(lambda: super(EventFiles, self).eval_end(state, logger))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def judge(save_folder: Path, exit_code: int, first_pause: float = FIRST_PAUSE) -
         return Verdict(True, told, int(first_pause))
     path = save_folder / "failures.jsonl"
     record: dict[str, Any] = {
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "launch": attempt,
         "batch": batch,
         "checkpoint": checkpoint,

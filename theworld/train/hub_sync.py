@@ -18,11 +18,12 @@ from theworld.errors import UserError
 from theworld.files import put_in_place
 from theworld.hub.access import check_write_access
 from theworld.hub.resume import fetch_checkpoint, fetch_weights
-from theworld.hub.upload import WORK, Uploader, note_uploaded
+from theworld.hub.upload import Uploader
 from theworld.model.processing import TheWorldProcessor
 from theworld.patience import patiently
 from theworld.pulse import always, pulse
 from theworld.ranks import from_rank_zero
+from theworld.uploaded import WORK, note_uploaded
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +61,7 @@ def _fetch(config: Config, save_folder: Path) -> tuple[Path | None, str | None]:
     wanted = Place.from_url("load_path", given) if given and given.startswith(SCHEME) else None
     if config.autoresume and newest_whole_checkpoint(save_folder) is not None:
         return None, given if wanted is None else None
-    settings = (config.parallelism_config or {}).get("fsdp") or {}
-    sharded = settings.get("state_dict_type") == "sharded"
+    sharded = is_sharded(config)
     whole_wanted = wanted if not config.load_weights_only else None
     repo = config.hub.repo_id
     if config.autoresume and repo and not (whole_wanted is not None and whole_wanted.repo == repo):
@@ -78,6 +78,12 @@ def _fetch(config: Config, save_folder: Path) -> tuple[Path | None, str | None]:
         return None, str(fetch_weights(wanted, save_folder))
     except UserError as error:
         raise type(error)(f"load_path: {error}") from error
+
+
+def is_sharded(config: Config) -> bool:
+    """Whether the run's checkpoints are the folders that sharded FSDP writes."""
+    settings = (config.parallelism_config or {}).get("fsdp") or {}
+    return settings.get("state_dict_type") == "sharded"
 
 
 def write_pretrained(save_folder: Path, model: Any, processor: TheWorldProcessor) -> None:

@@ -23,6 +23,7 @@ from theworld.model.activations import (
     vision_layer,
 )
 from theworld.model.build import load_shapes
+from theworld.model.four_bits import bytes_beside, four_bit_layers
 from theworld.model.loss import CHUNK_TOKENS
 
 GIB = 2**30
@@ -36,6 +37,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def frozen_dtype(config: Config) -> torch.dtype:
     """The precision that frozen parts are kept in."""
     return DTYPES[config.model.frozen_dtype or ("bf16" if config.precision == "amp_bf16" else "fp32")]
+
+
+def packed_in(config: Config) -> torch.dtype:
+    """How weights in 4 bits are stored. FSDP shards nothing but floats, and those of a unit of one type."""
+    return torch.uint8 if sharding(config) is None else frozen_dtype(config)
 
 
 def sharding(config: Config) -> dict[str, Any] | None:
@@ -115,7 +121,9 @@ class MemoryOfRun:
     """
 
     def __init__(self, config: Config, with_world_encoder: bool = True) -> None:
-        self.model = load_shapes(config.model, with_world_encoder, frozen_dtype(config))
+        # Bytes are bytes however they are packed; as FSDP has them, their number is right where it gathers them.
+        self.model = load_shapes(config.model, with_world_encoder, frozen_dtype(config), frozen_dtype(config))
+        self.beside = bytes_beside(self.model)
         self.known: dict[Any, Footprint] = {}
 
     @property
@@ -140,7 +148,7 @@ class MemoryOfRun:
         kept, passing = self.activations(config, tokens)
         recomputed = "recomputed" if recomputes(config) else "not recomputed"
         return MemoryEstimate(
-            parameters=everything // shards,
+            parameters=everything // shards + self.beside,
             gradients=trained // shards,
             optimizer=states * trained // shards,
             gathered=0 if fsdp is None else self.gathered(config),
@@ -165,7 +173,12 @@ class MemoryOfRun:
         ]
         if body.world_encoder is not None:
             parts.append(self.once(vae_encoder, shapes, samples, self.precision(config, body.world_encoder)))
-        return sum(part.kept for part in parts), max(part.passing for part in parts)
+        return sum(part.kept for part in parts), max(part.passing for part in parts) + self.unpacked(config)
+
+    def unpacked(self, config: Config) -> int:
+        """Bytes of the largest weight in 4 bits where a product has it whole."""
+        width = 2 if config.precision.startswith("amp") else 4
+        return width * max((one.in_features * one.out_features for _, one in four_bit_layers(self.model)), default=0)
 
     def most_logits(self, config: Config, tokens: int) -> int:
         """Answer tokens whose logits exist at the same time, at most: compiled, the loss is not cut into chunks

@@ -10,11 +10,15 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
+import torch
 from composer.distributed import dist_strategy
 from composer.utils.parallelism import FSDP2Config, FSDPConfig
 
+from theworld.compat import finds_microbatch_with_fsdp_1
 from theworld.config.schema import Config
 from theworld.errors import UserError
+from theworld.train.memory import frozen_dtype
+from theworld.train.optimizer_groups import has_groups
 
 VERSION = "FSDP_VERSION"
 """Composer's environment variable. Version 2 shards parameter by parameter, so that frozen parts may be of another
@@ -28,6 +32,8 @@ def prepare_parallelism(config: Config) -> None:
         UserError: a key that the version does not have, or a pair that it cannot do.
     """
     settings = (config.parallelism_config or {}).get("fsdp")
+    if config.model.load_in_4bit and (config.parallelism_config or {}).get("tp") is not None:
+        raise UserError("parallelism_config.tp: not with model.load_in_4bit: packed weights have no rows to divide")
     if settings is None:
         return
     version = os.environ.setdefault(VERSION, "2")
@@ -38,8 +44,39 @@ def prepare_parallelism(config: Config) -> None:
             "parallelism_config.fsdp.activation_checkpointing: every layer would be computed three times, since "
             "model.activation_checkpointing is true as well; set one of them to false"
         )
+    if version == "1" and config.model.lora is not None:
+        raise UserError("model.lora: with FSDP 2 only; unset FSDP_VERSION, or leave parallelism_config.fsdp out")
+    if config.model.load_in_4bit:
+        check_four_bits_sharded(config, settings)
+    if version == "1" and has_groups(config.optimizer) and not settings.get("use_orig_params", True):
+        raise UserError(
+            "parallelism_config.fsdp.use_orig_params: false makes one weight of many, of which optimizer.groups and "
+            "decay_norms_and_biases cannot tell which is which; leave it out"
+        )
     if version == "2" and config.device_train_microbatch_size == "auto":
         raise UserError("device_train_microbatch_size: auto does not work with FSDP 2; give a number")
+    if version == "1" and config.device_train_microbatch_size == "auto" and not finds_microbatch_with_fsdp_1():
+        raise UserError(
+            f"device_train_microbatch_size: auto does not work with FSDP 1 and torch {torch.__version__}, for which "
+            "Composer has no patch; give a number"
+        )
+
+
+def check_four_bits_sharded(config: Config, settings: Mapping[str, Any]) -> None:
+    """FSDP has weights in 4 bits as numbers of the frozen parts' type, and gathers numbers in that of the products: of
+    another type it would round them, and they are none.
+
+    Raises:
+        UserError: the two differ.
+    """
+    if str(settings.get("mixed_precision", "DEFAULT")).upper() == "FULL":
+        return
+    gathered = {"fp32": torch.float32, "amp_bf16": torch.bfloat16}.get(config.precision)
+    if frozen_dtype(config) != gathered:
+        raise UserError(
+            "model.load_in_4bit: FSDP needs precision amp_bf16 or fp32 and a model.frozen_dtype of the same (null is); "
+            f"they are {config.precision} and {config.model.frozen_dtype}"
+        )
 
 
 def check_keys(settings: Any, known: set[str], version: str) -> None:

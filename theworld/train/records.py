@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def attempt_facts(
-    config: Config, data: TrainData, resume: Checkpoint | None, lost: int, held_out: dict[str, Any] | None
+    config: Config, data: TrainData, resume: Checkpoint | None, lost: int, held_out: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """What ``launches.jsonl`` records of a start.
 
@@ -31,10 +31,10 @@ def attempt_facts(
         data: to train on.
         resume: what the start goes on from.
         lost: steps that were done before and are not in ``resume``.
-        held_out: of the evaluation set (:func:`~theworld.train.eval_series.eval_facts`), if there is one.
+        held_out: of the evaluation sets by name (:func:`~theworld.train.eval_series.eval_facts`); none has none.
     """
     facts = {
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "resumed_from": resume.path.name if resume else None,
         "resumed_batch": resume.batch if resume else 0,
         "steps_lost": lost,
@@ -42,7 +42,7 @@ def attempt_facts(
         "samples": data.dataset.snapshot.samples,
         "expected_samples": config.train_loader.expected_samples,
         **progress_facts(config, data.dataset.snapshot),
-        **({"eval": held_out} if held_out else {}),
+        **({"eval": held_out[""]} if "" in held_out else {"evals": held_out} if held_out else {}),
     }
     return without_secrets(facts)
 

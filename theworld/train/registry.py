@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import importlib
-import importlib.util
 import inspect
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +13,9 @@ from composer import algorithms, callbacks, loggers, optim
 from theworld.config.schema import Config
 from theworld.data.samples.augment import Augment
 from theworld.errors import UserError, first_line
+from theworld.own_code import add_code_paths, own_class
+from theworld.train.averaging import EMA
+from theworld.train.callbacks.generation_eval import GenerationEval
 from theworld.train.event_files import EventFiles
 
 DEFAULT_OPTIMIZER = "decoupled_adamw"
@@ -55,7 +54,7 @@ SCHEDULERS: Table = {
     "step": optim.StepScheduler,
 }
 ALGORITHMS: Table = {
-    "ema": algorithms.EMA,
+    "ema": EMA,
     "gradient_clipping": algorithms.GradientClipping,
     "layer_freezing": algorithms.LayerFreezing,
     "low_precision_groupnorm": algorithms.LowPrecisionGroupNorm,
@@ -91,6 +90,7 @@ may come from a Hub repo, says of it; the run's algorithms are those of its own 
 CALLBACKS: Table = {
     "early_stopper": callbacks.EarlyStopper,
     "free_outputs": callbacks.FreeOutputs,
+    "generation_eval": GenerationEval,
     "lr_monitor": callbacks.LRMonitor,
     "memory_monitor": callbacks.MemoryMonitor,
     "memory_snapshot": callbacks.MemorySnapshot,
@@ -123,54 +123,6 @@ LOGGERS: Table = {
     "progress_bar": OWN_LINES,
     "remote_uploader_downloader": OWN_CHECKPOINTS,
 }
-
-
-def add_code_paths(paths: Sequence[str]) -> None:
-    """Make a user's own classes importable: a folder goes on the import path, a Python file becomes a module.
-
-    Args:
-        paths: ``code_paths`` of the YAML and the command line that the user gave.
-
-    Raises:
-        UserError: names the path that is not there or cannot be imported.
-    """
-    for text in paths:
-        path = Path(text).expanduser().absolute()
-        if path.is_dir():
-            if str(path) not in sys.path:
-                sys.path.insert(0, str(path))
-            continue
-        if path.suffix != ".py" or not path.is_file():
-            raise UserError(f"code_paths: {text}: neither a folder nor a Python file")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None
-        assert spec.loader is not None
-        if path.stem in sys.modules and getattr(sys.modules[path.stem], "__file__", None) != str(path):
-            raise UserError(f"code_paths: {text}: a module {path.stem} is there already; give the file another name")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:  # whatever the user's own code raises
-            raise UserError(f"code_paths: {text}: {type(error).__name__}: {first_line(error)}") from error
-
-
-def own_class(section: str, name: str) -> Builder:
-    """A user's own class or function, ``package.module:Class``.
-
-    Raises:
-        UserError: there is none.
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"{section}: {name}: {first_line(error)}; expected package.module:Class, its file or folder in code_paths"
-        ) from error
-    if not callable(found):
-        raise UserError(f"{section}: {name}: is not a class or function")
-    return found
 
 
 def lookup(table: Mapping[str, Builder | str], section: str, name: str) -> Builder:
@@ -227,15 +179,24 @@ def construct(build: Builder, section: str, settings: Mapping[str, Any], **extra
     Raises:
         UserError: a setting is unknown to the class, missing, or refused by it.
     """
+    check_settings(build, section, settings)
+    try:
+        return build(**{**settings, **extra})
+    except (TypeError, ValueError, ImportError) as error:
+        raise UserError(f"{section}: {first_line(error)}") from error
+
+
+def check_settings(build: Builder, section: str, settings: Mapping[str, Any]) -> None:
+    """Settings against what a class takes.
+
+    Raises:
+        UserError: one is unknown to it.
+    """
     signature = inspect.signature(build)
     takes_any = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in signature.parameters.values())
     for key in settings:
         if key not in signature.parameters and not takes_any:
             raise UserError(f"{section}.{key}: unknown setting; known are {', '.join(signature.parameters)}")
-    try:
-        return build(**{**settings, **extra})
-    except (TypeError, ValueError, ImportError) as error:
-        raise UserError(f"{section}: {first_line(error)}") from error
 
 
 def construct_named(table: Mapping[str, Builder | str], section: str, config: Mapping[str, Any]) -> list[Any]:

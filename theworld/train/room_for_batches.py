@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -67,8 +70,15 @@ def full_shared_memory_as_one_line() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not any("shared memory" in str(one) for one in (error, error.__cause__, error.__context__)):
+        texts = [str(one) for one in (error, error.__cause__, error.__context__)]
+        if not any("shared memory" in text for text in texts):
             raise
+        if any(os.strerror(errno.EMFILE) in text for text in texts):
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            raise UserError(
+                f"a worker of the loader may open no more files, and each tensor of a batch is one: raise the limit "
+                f"(ulimit -n, {limit:,} now) in the job script"
+            ) from error
         free = in_megabytes(shutil.disk_usage(SHARED).free)
         raise UserError(
             f"{SHARED} was full ({free} are free now) and a worker of the loader died of it; {REMEDY}"

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from composer import Trainer
@@ -25,10 +22,11 @@ from theworld.checkpoint.optimizer_state import check_optimizer
 from theworld.checkpoint.saver import WholeCheckpointSaver
 from theworld.checkpoint.weights import Weights, holds_vae, pin_bases, read_saved_weights
 from theworld.config.schema import Config
-from theworld.data.batches.expectation import Expectation, promised_samples, remember
+from theworld.data.batches.expectation import promised_samples, remember
 from theworld.data.cache.streaming_internals import check_streaming
 from theworld.disk_space import full_disk_as_one_line
 from theworld.errors import EXIT_REQUEUE, NotNow, Stopped
+from theworld.killed_workers import killed_workers_as_one_line
 from theworld.model.build import load_processor
 from theworld.plain_text import hiding
 from theworld.pulse import pulse
@@ -44,20 +42,14 @@ from theworld.train.builders import (
     build_scheduler,
     build_training,
 )
-from theworld.train.callbacks.data_report import DataReport
-from theworld.train.callbacks.finite_steps import FiniteSteps
-from theworld.train.callbacks.ledger import Ledger, newest_attempt, record_attempt
-from theworld.train.callbacks.loss_curve import LossCurve
-from theworld.train.callbacks.open_pass import OpenPass
-from theworld.train.callbacks.padding import PaddingShare
+from theworld.train.built_run import Run
+from theworld.train.call_order import build_all_callbacks
+from theworld.train.callbacks.ledger import newest_attempt, record_attempt
 from theworld.train.callbacks.pass_length import PassLength, announce
 from theworld.train.callbacks.preemption import Preemption, any_rank_wants_to_stop
 from theworld.train.callbacks.randomness import restore_random_states
-from theworld.train.callbacks.run_figures import Heartbeat, RunFigures
-from theworld.train.callbacks.settings_in_force import SettingsInForce
 from theworld.train.check_training import check_training
 from theworld.train.compilation import prepare_compilation
-from theworld.train.composer_model import ComposerTheWorld
 from theworld.train.data import TrainData
 from theworld.train.eval_series import eval_facts
 from theworld.train.failures import last_step
@@ -65,44 +57,16 @@ from theworld.train.find_start import find_start
 from theworld.train.fit_memory import fit_memory, memory_errors_as_one_line, smallest_gpu
 from theworld.train.host_memory import checkpoint_mapped, on_gpu
 from theworld.train.hub_sync import CheckpointUploads, check_hub, write_pretrained
-from theworld.train.killed_workers import killed_workers_as_one_line
 from theworld.train.memory import MemoryOfRun
+from theworld.train.optimizer_groups import group_names
 from theworld.train.parallelism import gradients_as_buckets, prepare_parallelism
-from theworld.train.records import attempt_facts, earlier_starts, starts_so_far, write_config
-from theworld.train.registry import ALGORITHMS, CALLBACKS, NEVER_FROM_CHECKPOINTS, check_names, construct_named
+from theworld.train.profiling import build_profiler
+from theworld.train.records import attempt_facts, earlier_starts, write_config
+from theworld.train.registry import ALGORITHMS, NEVER_FROM_CHECKPOINTS, check_names, construct_named
 from theworld.train.room_for_batches import check_room_for_batches, full_shared_memory_as_one_line
 from theworld.train.sample_schedule import SampleSchedule
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Run:
-    """A start of a run, all parts built.
-
-    Attributes:
-        eval_series: the name that evaluations are logged under.
-        load_path: checkpoint to load, of this machine; None: begin with the base models.
-        resume: that checkpoint, if it is the run's own and the run goes on from it.
-    """
-
-    config: Config
-    save_folder: Path
-    model: ComposerTheWorld
-    weights: Weights
-    data: TrainData
-    held_out: TrainData | None
-    eval_series: str
-    expectation: Expectation
-    load_path: str | None
-    resume: Checkpoint | None
-    fence: Fence
-    stop: StopRequest
-
-    @property
-    def attempt(self) -> int:
-        """The number of this start."""
-        return self.fence.launch
 
 
 def train(config: Config, stop: StopRequest | None = None) -> int:
@@ -150,25 +114,28 @@ def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence)
     data = build_training(config, processor, with_latents=not holds_vae(saved))
     held_out = build_evaluation(config, processor, with_latents=not holds_vae(saved))
     try:
-        check_room_for_batches([one for one in (data, held_out) if one is not None])
+        check_room_for_batches([data, *held_out.values()])
         snapshot = data.dataset.snapshot
         starts = from_rank_zero(lambda: earlier_starts(save_folder))
         expectation = from_rank_zero(lambda: remember(config, starts, snapshot))
-        of_evaluation = eval_facts(held_out.dataset.snapshot, starts) if held_out else None
-        from_rank_zero(lambda: expectation.samples(snapshot))  # if it cannot be told, one line for all ranks
+        evals = {name: eval_facts(one.dataset.snapshot, starts, name) for name, one in held_out.items()}
+        from_rank_zero(
+            lambda: expectation.copies(data.dataset.sources.snapshots, data.dataset.mix)
+        )  # if it cannot be told, one line for all ranks
         announce(data.dataset, expectation)
-        needs_vae = any(one is not None and one.dataset.latents is None for one in (data, held_out))
+        needs_vae = any(one.dataset.latents is None for one in (data, *held_out.values()))
+        needs_vae = needs_vae or config.callbacks.get("generation_eval") is not None  # its pictures have no latents
         gpu = smallest_gpu(config)
         if gpu is not None:
             fit_memory(config, MemoryOfRun(config, needs_vae), dist.get_world_size(), gpu)
         with memory_errors_as_one_line(config):
             model = build_model(config, processor, with_world_encoder=needs_vae)
-        weights = Weights(model)
+        weights = Weights(model, group_names(config.optimizer, model))
         if saved is not None:
             weights.take_from(saved, new_stage=resume is None and config.load_weights_only)
         done_before = from_rank_zero(lambda: last_step(save_folder)[1])  # the last line of each rank's file
         lost = max(0, done_before - (resume.batch if resume else 0))
-        record_attempt(save_folder, fence.launch, attempt_facts(config, data, resume, lost, of_evaluation))
+        record_attempt(save_folder, fence.launch, attempt_facts(config, data, resume, lost, evals))
         if resume:
             log_resume(resume, lost, fence.launch)
         write_config(config, save_folder)
@@ -181,8 +148,7 @@ def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence)
                     model,
                     weights,
                     data,
-                    held_out,
-                    of_evaluation["series"] if of_evaluation else "",
+                    {str(evals[name]["series"]): one for name, one in held_out.items()},
                     expectation,
                     load_path,
                     resume,
@@ -192,8 +158,8 @@ def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence)
             )
     finally:
         data.close()
-        if held_out is not None:
-            held_out.close()
+        for one in held_out.values():
+            one.close()
 
 
 def fit(run: Run) -> int:
@@ -269,39 +235,23 @@ def what_is_missing(data: TrainData) -> str:
 def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) -> tuple[Trainer, WholeCheckpointSaver]:
     """Composer's trainer, the checkpoint loaded, and the callback that saves."""
     config = run.config
-    dataset = run.data.dataset
-    length = PassLength(dataset, run.expectation)
-    steps = FiniteSteps(config.most_lost_steps)
-    report = DataReport()
-    ledger, saver = build_ledger_and_saver(run, steps, uploads)
+    length = PassLength(run.data.dataset, run.expectation)
+    optimizer = build_optimizer(config, run.model)
+    callbacks, saver = build_all_callbacks(run, preemption, uploads, length, optimizer)
     progress_bar = sys.stderr.isatty() if config.progress_bar is None else config.progress_bar
     trainer = Trainer(
         model=run.model,
         train_dataloader=run.data.spec,
         train_subset_num_batches=length.batches,
-        eval_dataloader=build_evaluator(config, run.held_out, run.eval_series),
+        eval_dataloader=[build_evaluator(config, one, series) for series, one in run.held_out.items()] or None,
         eval_interval=config.eval_interval if run.held_out else 1,
         max_duration=config.max_duration,
-        optimizers=build_optimizer(config, run.model),
-        schedulers=SampleSchedule(build_scheduler(config), dataset, run.expectation),
+        optimizers=optimizer,
+        schedulers=SampleSchedule(build_scheduler(config), run.data.dataset, run.expectation),
         algorithms=construct_named(ALGORITHMS, "algorithms", config.algorithms),
-        # The ledger's line must stand before the checkpoint that contains its batch.
-        callbacks=[
-            Heartbeat(),
-            *construct_named(CALLBACKS, "callbacks", config.callbacks),
-            preemption,
-            length,
-            OpenPass(dataset, run.expectation, config.train_loader.wait, saver, preemption),
-            report,
-            LossCurve(),
-            steps,
-            ledger,
-            PaddingShare(),
-            SettingsInForce(dataset, partial(write_config, config, run.save_folder), run.fence),
-            saver,
-            RunFigures(dataset, length, saver, uploads, steps, report, *starts_so_far(run.save_folder)),
-        ],
+        callbacks=callbacks,
         loggers=build_loggers(config, run.save_folder),
+        profiler=build_profiler(config.profiler, run.save_folder, run.attempt),
         run_name=config.run_name,
         progress_bar=progress_bar,
         log_to_console=not progress_bar,
@@ -323,37 +273,6 @@ def build_trainer(run: Run, preemption: Preemption, uploads: CheckpointUploads) 
         dist_timeout=config.dist_timeout,
     )
     return trainer, saver
-
-
-def build_ledger_and_saver(
-    run: Run, steps: FiniteSteps, uploads: CheckpointUploads
-) -> tuple[Ledger, WholeCheckpointSaver]:
-    """What writes down each batch, and what saves: a checkpoint carries the proof of the batches in it."""
-    saved = run.weights.saved
-    ledger = Ledger(
-        run.save_folder,
-        run.attempt,
-        run.data.dataset,
-        loaded=run.load_path,
-        branched=run.resume is None,
-        proof=saved.proof if saved else None,
-        steps=steps,
-    )
-
-    def select(checkpoint: dict[str, Any]) -> None:
-        run.weights.drop_frozen(checkpoint)
-        ledger.add_proof(checkpoint)
-
-    saver = WholeCheckpointSaver(
-        run.save_folder,
-        run.config.save_interval,
-        run.config.save_num_checkpoints_to_keep,
-        fence=run.fence,
-        before_save=ledger.sync,
-        select=select,
-        after_save=uploads.saved,
-    )
-    return ledger, saver
 
 
 def run_trainer(trainer: Trainer, saver: WholeCheckpointSaver, preemption: Preemption) -> None:

@@ -108,7 +108,11 @@ class FiniteSteps(Callback):
 
 
 def are_finite(gradients: list[torch.Tensor]) -> bool:
-    """Whether all values of this rank's parts of some gradients are finite."""
+    """Whether all values of this rank's parts of some gradients are finite.
+
+    By the least and the greatest value, which are not a number where one value is not: ``isfinite`` of a gradient makes
+    two tensors of its size, 2.7 GB for Gemma 3 4B's embedding, and takes ten times as long.
+    """
     local = [one.to_local() if hasattr(one, "to_local") else one for one in gradients]  # pyright: ignore
-    local = [one for one in local if one.numel()]
-    return not local or bool(torch.stack([one.isfinite().all() for one in local]).all())
+    extremes = [torch.stack(torch.aminmax(one)).isfinite().all() for one in local if one.numel()]
+    return not extremes or bool(torch.stack(extremes).all())

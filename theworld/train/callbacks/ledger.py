@@ -20,6 +20,7 @@ from composer.loggers import Logger
 from composer.utils import dist
 
 from theworld.checkpoint.pass_proof import PROOF, RunProof, no_ids
+from theworld.data.batches.closed_pass import ClosedPass
 from theworld.data.batches.collate import PADDING_SAMPLE
 from theworld.data.batches.passes import PassDataset
 from theworld.disk_space import CannotWrite, free_space, is_full
@@ -96,7 +97,10 @@ class Ledger(Callback):
             kind = "lost" if lost else "skipped" if reason else "trained"
             self.unproven[kind].add(sample_id)
             if kind == "skipped":
-                line.setdefault(kind, {})[sample_id] = reason
+                if sample_id in line.setdefault(kind, {}):  # another copy of it
+                    copies = line.setdefault("skipped_copies", {})
+                    copies[sample_id] = copies.get(sample_id, 1) + 1
+                line[kind][sample_id] = reason
             else:
                 line.setdefault("ids" if kind == "trained" else kind, []).append(sample_id)
         if lost:
@@ -106,21 +110,32 @@ class Ledger(Callback):
         self.batches = int(state.timestamp.batch)
 
     def epoch_end(self, state: State, logger: Logger) -> None:
-        self.update_proof()
+        ended = self.dataset.closed
+        self.update_proof(ended)
         self.proof.end_pass()
         if dist.get_global_rank() == 0:
             line = {
                 "launch": self.attempt,
                 "pass": int(state.timestamp.epoch) - 1,
                 "batches": int(state.timestamp.batch),
-                "generations": [generation.state_dict() for generation in self.dataset.snapshot.generations],
+                "generations": self.proof.passes[-2].generations,
             }
             append_line(self.path.parent / "passes.jsonl", line)
 
-    def update_proof(self) -> None:
-        """Put together what the ranks did since the last time; all ranks call it."""
-        generations = [generation.state_dict() for generation in self.dataset.snapshot.generations]
-        self.proof.advance(self.batches, dist.all_gather_object(self.unproven), generations)
+    def update_proof(self, ended: ClosedPass | None = None) -> None:
+        """Put together what the ranks did since the last time; all ranks call it.
+
+        Args:
+            ended: the pass, if it has just ended; the data set is at the next one already.
+        """
+        known = ended.generations if ended is not None else self.dataset.snapshot.generations
+        mix = ended.mix if ended is not None else self.dataset.mix
+        self.proof.advance(
+            self.batches,
+            dist.all_gather_object(self.unproven),
+            [generation.state_dict() for generation in known],
+            mix.state_dict() if mix.is_named else None,
+        )
         self.unproven = no_ids()
 
     def _write(self) -> OSError | None:

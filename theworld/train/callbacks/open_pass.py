@@ -76,8 +76,8 @@ class OpenPass(Callback):
     @property
     def missing(self) -> int:
         """Samples that the pass is to have and that are not there."""
-        expected = self.expectation.samples(self.dataset.snapshot)
-        return 0 if expected is None else max(0, expected - self.dataset.snapshot.samples)
+        expected = self.expectation.copies(self.dataset.sources.snapshots, self.dataset.mix)
+        return 0 if expected is None else max(0, expected - self.dataset.known)
 
     def _wait(self, state: State) -> None:
         """Save, and wait for more.
@@ -86,7 +86,7 @@ class OpenPass(Callback):
             NotNow: nothing has come.
             Stopped: the run is to stop.
         """
-        known, missing = self.dataset.snapshot.samples, self.missing
+        known, missing = self.dataset.known, self.missing
         if from_rank_zero(self.expectation.is_given_up):
             if self.given_up_at != known:
                 self.given_up_at = known
@@ -108,8 +108,8 @@ class OpenPass(Callback):
                 return
         raise_together(
             NotNow(
-                f"{self.missing} of {self.missing + self.dataset.snapshot.samples} expected samples are not in "
-                f"{self.dataset.source.origin} yet (train_loader.expected_samples); saved after batch "
+                f"{self.missing} of {self.missing + self.dataset.known} expected samples are not in "
+                f"{self.dataset.sources.origin} yet (train_loader.expected_samples); saved after batch "
                 f"{int(state.timestamp.batch)}, the same command goes on from there"
             )
         )

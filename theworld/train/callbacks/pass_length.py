@@ -17,8 +17,9 @@ UNKNOWN_LENGTH = 2**31
 
 
 def scheduled_samples(dataset: PassDataset, expectation: Expectation) -> int:
-    """Samples that the pass is to have as far as is known now: those that are expected, or all that are there."""
-    return max(expectation.samples(dataset.snapshot) or 0, dataset.snapshot.samples)
+    """Samples, or copies of them, that the pass is to have as far as is known now: those that are expected, or all that
+    are there."""
+    return max(expectation.copies(dataset.sources.snapshots, dataset.mix) or 0, dataset.known)
 
 
 class PassLength(Callback):
@@ -71,11 +72,13 @@ def announce(dataset: PassDataset, expectation: Expectation) -> None:
     snapshot = dataset.snapshot
     log.info(
         "%s: %d samples in %d generations, fingerprint %s",
-        dataset.source.origin,
+        dataset.sources.origin,
         snapshot.samples,
         len(snapshot.generations),
         snapshot.fingerprint,
     )
+    for line in dataset.mix.lines():
+        log.info("%s", line)
     scheduled = scheduled_samples(dataset, expectation)
     log.info("the learning-rate schedule runs over %d samples a pass", scheduled)
     to_be = promised_samples(snapshot)
