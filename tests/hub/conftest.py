@@ -7,29 +7,38 @@ from pathlib import Path
 
 import pytest
 from hub_double import WRITE_TOKEN, HubDouble
-from huggingface_hub import HfApi, configure_http_backend, constants, file_download
+from huggingface_hub import HfApi, constants, file_download
 
 from tests.conftest import smoke_config
-from theworld.hub.access import timed_session
+from theworld.hub.access import use_timed_connections
 from theworld.train.run import train
 
 
-@pytest.fixture
-def hub() -> Iterator[HubDouble]:
+@pytest.fixture(scope="session")
+def port() -> int:
+    """Where the doubles of this process listen, one after the other: commands of several tests then have the same
+    address of the Hub, which its client reads when it is imported, and can share their imports."""
     with HubDouble() as double:
+        return double.port
+
+
+@pytest.fixture
+def hub(port: int) -> Iterator[HubDouble]:
+    with HubDouble(port) as double:
         yield double
 
 
 @pytest.fixture
 def client(hub: HubDouble, monkeypatch: pytest.MonkeyPatch) -> Callable[[], HfApi]:
     """The real client, as the uploads use it, talking to the double."""
-    configure_http_backend(timed_session)
+    use_timed_connections()
     # Read from HF_ENDPOINT when the client was imported; it takes addresses apart by it.
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(
-        file_download, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-    )
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # as commands/train.py sets it
+    for module in (file_download, constants):  # huggingface_hub 0.36 reads it in the first, 2 in the second
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     return lambda: HfApi(hub.url, token=WRITE_TOKEN)
 
 

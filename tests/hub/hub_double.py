@@ -56,9 +56,12 @@ class HubDouble:
         requests: "METHOD path?query" as they came in.
         uploaded_blobs: how often each LFS object was sent in full.
         bytes_per_second: speed at which uploads are read.
+
+    Args:
+        port: where it listens; 0: where there is room.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.tokens = default_tokens()
         self.repos: dict[str, Repo] = {}
         self.blobs: dict[str, bytes] = {}
@@ -68,13 +71,17 @@ class HubDouble:
         self.bytes_per_second: float | None = None
         self.lock = threading.RLock()
         self._stalled: list[Fault] = []
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.hub = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     @property
+    def port(self) -> int:
+        return self._server.server_address[1]
+
+    @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> HubDouble:
         self._thread.start()
@@ -167,7 +174,8 @@ class HubDouble:
         found = {"url": f"{self.url}/{repo_id}", "name": repo_id}
         if repo_id in self.repos:
             return jsonic({"error": "You already created this model repo", **found}, 409)
-        self.add_repo(repo_id, bool(asked.get("private")))
+        # huggingface_hub 0.36 asks with the first, 2 with the second.
+        self.add_repo(repo_id, bool(asked.get("private")) or asked.get("visibility") == "private")
         return jsonic({**found, "id": "0" * 24})
 
     def info(self, call: Call, repo_id: str, rev: str = "") -> Answer:

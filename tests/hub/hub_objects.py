@@ -9,7 +9,7 @@ import re
 import secrets
 import threading
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -50,7 +50,7 @@ class Repo:
 
     def add(self, title: str, files: dict[str, bytes], message: str = "", author: str = USER) -> Commit:
         """A new commit with this whole tree."""
-        commit = Commit(secrets.token_hex(20), title, dict(files), datetime.now(timezone.utc), message, author)
+        commit = Commit(secrets.token_hex(20), title, dict(files), datetime.now(UTC), message, author)
         self.commits.append(commit)
         return commit
 

@@ -29,11 +29,16 @@ SETTINGS = (
 
 @dataclass
 class HubRun:
-    """A run over a data set, with a save folder and a cache of its own."""
+    """A run over a data set, with a save folder and a cache of its own.
+
+    Attributes:
+        home: where the Hub's client keeps what it fetched.
+    """
 
     hub: HubDouble
     mds: Path
     folder: Path
+    home: Path
     token: str | None = WRITE_TOKEN
     logs: list[Path] = field(default_factory=list)
 
@@ -46,7 +51,7 @@ class HubRun:
         scratch = self.folder / "scratch"
         scratch.mkdir(parents=True, exist_ok=True)
         more = {"TMPDIR": str(scratch), "OMP_NUM_THREADS": "1"}
-        return {**self.hub.environment(self.folder / "home", self.token), **more}
+        return {**self.hub.environment(self.home, self.token), **more}
 
     def command(self, *settings: str, ranks: int = 1) -> list[str]:
         where = [f"convert.out={self.mds}", f"save_folder={self.save_folder}"]
@@ -66,7 +71,7 @@ class HubRun:
         return self.begin(self.command(f"hub.repo_id={REPO}", *settings))
 
     def begin(self, command: list[str]) -> Process:
-        """Start a command, fresh each time: the Hub's client reads its variables when it is imported."""
+        """Start a command."""
         self.logs.append(self.folder / f"start-{len(self.logs)}.log")
         return start(command, self.logs[-1], self.environment)
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from hub_double import WRITE_TOKEN, Fault, HubDouble
 from hub_run import REPO, HubRun, holds
 
+from tests.conftest import smoke_config
 from tests.helpers.launcher import ROOT, ended
+from theworld.data.shards.convert import convert
+from theworld.synthetic import generate
 
 pytestmark = pytest.mark.slow
 
@@ -38,13 +43,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("hub")
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for all tests, since the Hub's client reads where it is when it is imported."""
+    return tmp_path_factory.mktemp("home")
+
+
 @pytest.fixture
-def run(hub: HubDouble, mds_sample: Path, folder: Path) -> HubRun:
-    return HubRun(hub, mds_sample, folder / "one")
+def run(hub: HubDouble, mds_sample: Path, folder: Path, home: Path) -> HubRun:
+    shutil.rmtree(home)
+    home.mkdir()
+    return HubRun(hub, mds_sample, folder / "one", home)
 
 
 def test_a_run_goes_on_from_nothing_but_the_repos_name(run: HubRun, hub: HubDouble, folder: Path) -> None:
-    unbroken = HubRun(hub, run.mds, folder / "unbroken")
+    unbroken = HubRun(hub, run.mds, folder / "unbroken", run.home)
     assert unbroken.train(SCHEDULE, repo=None) == 0, unbroken.output
 
     assert run.train(SCHEDULE, "max_duration=4ba") == 0, run.output
@@ -68,6 +81,30 @@ def test_a_run_goes_on_from_nothing_but_the_repos_name(run: HubRun, hub: HubDoub
     assert not any(WRITE_TOKEN in log.read_text() for log in run.logs)
     assert not holds(run.save_folder, WRITE_TOKEN)
     assert not any(WRITE_TOKEN.encode() in data for data in hub.repos[REPO].head.files.values())
+
+
+def test_a_mixture_goes_on_from_the_repo_in_the_middle_of_its_pass(run: HubRun, hub: HubDouble, folder: Path) -> None:
+    """26 samples once and nine twice, eleven batches: copies, places and the next pass's turns come with the state."""
+    generate(folder / "other", samples=9, seed=11, size=160, workers=1)
+    convert(smoke_config(folder / "other", folder / "other/mds").convert)
+    sources = f"{{name: a, remote: {run.mds}}}, {{name: b, remote: {folder}/other/mds, repeat: 2}}"
+    mixture = ("train_loader.dataset.remote=null", f"train_loader.datasets=[{sources}]", "scheduler.t_max=11ba")
+    unbroken = HubRun(hub, run.mds, folder / "unbroken", run.home)
+    assert unbroken.train(*mixture, repo=None) == 0, unbroken.output
+    assert run.train(*mixture, "max_duration=6ba") == 0, run.output
+    first_part = run.losses()
+    run.forget()
+    assert run.train(*mixture) == 0, run.output
+    assert "attempt 2 resumes from" in run.output
+    assert "the pass goes on after 24 of 44 samples" in run.output
+    assert {**first_part, **run.losses()} == unbroken.losses()
+    audit = [sys.executable, "recipes/audit.py", str(run.save_folder), "--json", str(folder / "audit.json")]
+    assert run.run(audit) == 0, run.output
+    assert "as often as due        35" in run.output
+    lines = [json.loads(line)["ids"] for line in (run.save_folder / "ledger/rank0.jsonl").read_text().splitlines()]
+    counts = Counter(name for ids in lines for name in ids)
+    assert {name.split("/")[0]: count for name, count in counts.items()} == {"a": 1, "b": 2}
+    assert (len(counts), sum(counts.values())) == (35, 44)
 
 
 def test_the_lines_on_the_card_load_the_model(run: HubRun, hub: HubDouble) -> None:
@@ -127,14 +164,14 @@ def test_killed_during_an_upload_the_repo_holds_the_checkpoint_before(run: HubRu
 
 def test_a_stage_takes_the_weights_of_a_repo(run: HubRun, hub: HubDouble, folder: Path) -> None:
     assert run.train("max_duration=2ba") == 0, run.output
-    second = HubRun(hub, run.mds, folder / "two")
+    second = HubRun(hub, run.mds, folder / "two", run.home)
     stage = [f"load_path=hf://{REPO}", "load_weights_only=true", "model.freeze.language=false", "max_duration=2ba"]
     assert second.train(*stage, repo="someone/second") == 0, second.output
     assert second.launches()[0]["resumed_batch"] == 0
     names = hub.repos["someone/second"].head.files
     assert len(names["model.safetensors"]) > 10 * len(hub.repos[REPO].head.files["model.safetensors"])
     # The whole of it, from another repo than the run's own, continued.
-    third = HubRun(hub, run.mds, folder / "three")
+    third = HubRun(hub, run.mds, folder / "three", run.home)
     whole = ["load_path=hf://someone/second", "model.freeze.language=false", "max_duration=3ba"]
     assert third.train(*whole, repo=None) == 0, third.output
     assert "attempt 2 resumes from" in third.output

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import shutil
 import threading
 import time
@@ -9,16 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import requests
 from hub_double import Fault, HubDouble
 from hub_run import REPO
 from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 
+from tests.helpers.terminal import seen
 from theworld.errors import UserError
-from theworld.hub import upload
+from theworld.hub import access, upload
 from theworld.hub.access import explain, is_final
 from theworld.hub.export import Snapshot, export
-from theworld.hub.upload import CommitTimes, Uploader, send
+from theworld.hub.upload import CommitTimes, Uploader, send, watched
+from theworld.progress import BytesProgress
+from theworld.uploaded import read_uploads
 
 Client = Callable[[], HfApi]
 
@@ -79,7 +84,7 @@ def test_refusals_are_final_at_once(
 ) -> None:
     hub.add_repo(REPO)
     hub.faults.append(Fault(f"POST /api/models/{REPO}/preupload", status, times=9))
-    with pytest.raises(requests.HTTPError) as caught:
+    with pytest.raises(HfHubHTTPError) as caught:
         sent(client(), folder, tmp_path)
     assert is_final(caught.value)
     assert says in explain(caught.value, REPO)
@@ -110,6 +115,14 @@ def uploader_on(finished_run: Path, tmp_path: Path, client: Client) -> Uploader:
     return uploader
 
 
+def stalled_uploader(hub: HubDouble, finished_run: Path, tmp_path: Path, client: Client) -> tuple[Uploader, Fault]:
+    """One whose first commit stands still until the fault is released."""
+    hub.add_repo(REPO)
+    stall = Fault(f"POST /api/models/{REPO}/commit", action="stall")
+    hub.faults.append(stall)
+    return uploader_on(finished_run, tmp_path, client), stall
+
+
 def checkpoint(uploader: Uploader, batch: int) -> Path:
     """A checkpoint of that batch: links to one that is there."""
     path = uploader.save_folder / f"ep0-ba{batch}-rank0.pt"
@@ -121,10 +134,7 @@ def checkpoint(uploader: Uploader, batch: int) -> Path:
 def test_the_newest_waits_and_the_one_between_is_skipped(
     hub: HubDouble, client: Client, finished_run: Path, tmp_path: Path
 ) -> None:
-    hub.add_repo(REPO)
-    stall = Fault(f"POST /api/models/{REPO}/commit", action="stall")
-    hub.faults.append(stall)
-    uploader = uploader_on(finished_run, tmp_path, client)
+    uploader, stall = stalled_uploader(hub, finished_run, tmp_path, client)
     uploader.add(checkpoint(uploader, 2))
     assert stall.reached.wait(30)
     # Adding does not wait for the network: that stands still until all have been added.
@@ -136,22 +146,54 @@ def test_the_newest_waits_and_the_one_between_is_skipped(
     assert uploader.finish(60)
     assert [commit.title for commit in hub.repos[REPO].commits[1:]] == ["smoke: batch 2", "smoke: batch 8"]
     assert uploader.uploaded == 8
+    known = read_uploads(uploader.save_folder)
+    assert known.commits == {2: hub.repos[REPO].commits[1].oid, 8: hub.repos[REPO].commits[2].oid}
     assert sorted(path.name for path in uploader.work.iterdir()) == ["commits.txt", "uploaded.json"]
 
 
 def test_the_end_waits_no_longer_than_it_may(
     hub: HubDouble, client: Client, finished_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hub.add_repo(REPO)
-    stall = Fault(f"POST /api/models/{REPO}/commit", action="stall")
-    hub.faults.append(stall)
-    uploader = uploader_on(finished_run, tmp_path, client)
+    uploader, stall = stalled_uploader(hub, finished_run, tmp_path, client)
     uploader.add(checkpoint(uploader, 4))
     assert stall.reached.wait(30)
     begun = time.monotonic()
     assert not uploader.finish(1.0)
     assert 0.9 < time.monotonic() - begun < 10
     assert "the next start of the run does it" in caplog.text
+
+
+def test_what_is_sent_is_counted_and_told_in_a_log(
+    hub: HubDouble, client: Client, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    hub.add_repo(REPO)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    progress, before = BytesProgress(size, "upload of batch 4", line_every=0.0), access.sent.total
+    with watched(progress):
+        sent(client(), folder, tmp_path)
+    large = [len(hub.blobs[name]) for name in hub.uploaded_blobs]
+    assert access.sent.total - before == sum(large) > size / 2
+    (line,) = (line for line in caplog.messages[-1:] if line.startswith("upload of batch 4: "))
+    assert f"{size / 1e6:,.0f} of {size / 1e6:,.0f} MB, " in line
+    for part in ("MB/s", "min left"):
+        assert part in line
+
+
+def test_the_wait_at_the_end_has_a_bar_and_the_training_before_has_none(
+    hub: HubDouble, client: Client, finished_run: Path, tmp_path: Path
+) -> None:
+    uploader, stall = stalled_uploader(hub, finished_run, tmp_path, client)
+    beside, at_the_end = [], []
+    with seen(beside):
+        uploader.add(checkpoint(uploader, 4))
+        assert stall.reached.wait(30)
+    with seen(at_the_end):
+        assert not uploader.finish(1.0)
+        stall.release.set()
+        wait_until_idle(uploader)
+    assert "upload" not in beside[0]
+    assert re.search(r"upload of batch 4: 100%.* \d+k/\d+k \[.*B/s", at_the_end[0])
 
 
 def test_a_token_that_expires_is_one_line_and_a_new_one_goes_on(

@@ -5,15 +5,15 @@ from __future__ import annotations
 import errno
 import logging
 import re
-from datetime import datetime, timezone
+import threading
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import requests
-from huggingface_hub import HfApi, configure_http_backend, constants, errors, get_token
+from huggingface_hub import HfApi, constants, errors, get_token
 from huggingface_hub.utils.tqdm import disable_progress_bars
-from requests.adapters import HTTPAdapter
 
+from theworld.compat import network_errors, use_hub_connections
 from theworld.errors import NotNow, UserError, first_line
 from theworld.plain_text import hide_secrets
 
@@ -27,26 +27,30 @@ REFUSALS = (400, 401, 402, 403, 404, 405, 410, 413, 422)
 SIGNED = re.compile(r"(https?://[^\s?]+)\?\S+")
 
 
-class TimedAdapter(HTTPAdapter):
-    """Requests with a time limit where the caller gives none."""
+class SentBytes:
+    """Bytes of files that this process has sent to the Hub, what was sent again included."""
 
-    def send(self, request: Any, *arguments: Any, **settings: Any) -> Any:  # type: ignore[override]
-        if settings.get("timeout") is None:
-            settings["timeout"] = (CONNECT_SECONDS, SILENT_SECONDS)
-        return super().send(request, *arguments, **settings)
+    def __init__(self) -> None:
+        self.total = 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        """So many more; any thread may call it."""
+        with self._lock:
+            self.total += count
 
 
-def timed_session() -> requests.Session:
-    """A session of the Hub's client with time limits on everything."""
-    session = requests.Session()
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, TimedAdapter())
-    return session
+sent = SentBytes()
+
+
+def use_timed_connections() -> None:
+    """Time limits on everything that the Hub's client does, and :data:`sent` counts what it sends."""
+    use_hub_connections(CONNECT_SECONDS, SILENT_SECONDS, sent.add)
 
 
 def quiet_client() -> HfApi:
     """The Hub's client for work in the background: time limits, no progress bars, no warnings of its own."""
-    configure_http_backend(timed_session)
+    use_timed_connections()
     disable_progress_bars()
     for name in ("utils._http", "hf_api", "lfs", "serialization._torch"):
         # It would print an address with its signature at each fault, and a line for each file.
@@ -54,7 +58,7 @@ def quiet_client() -> HfApi:
     return HfApi(library_name="theworld")
 
 
-def response_of(error: BaseException | None) -> requests.Response | None:
+def response_of(error: BaseException | None) -> Any:
     """The Hub's answer behind an error of the client, looked for through its causes."""
     while error is not None:
         response = getattr(error, "response", None)
@@ -73,7 +77,7 @@ def retry_after(error: BaseException) -> float | None:
     if wanted.strip().isdigit():
         return float(wanted)
     try:
-        return max((parsedate_to_datetime(wanted) - datetime.now(timezone.utc)).total_seconds(), 0.0)
+        return max((parsedate_to_datetime(wanted) - datetime.now(UTC)).total_seconds(), 0.0)
     except (TypeError, ValueError):
         return None
 
@@ -83,7 +87,16 @@ def is_final(error: BaseException) -> bool:
     response = response_of(error)
     if response is not None:
         return response.status_code in REFUSALS
-    return not isinstance(error, (requests.RequestException, ConnectionError, TimeoutError, RuntimeError))
+    return not isinstance(error, (*network_errors(), ConnectionError, TimeoutError, RuntimeError))
+
+
+def is_of_network(error: BaseException | None) -> bool:
+    """Whether an error, or what it was raised from, is one of a connection."""
+    while error is not None:
+        if isinstance(error, (*network_errors(), ConnectionError, TimeoutError)):
+            return True
+        error = error.__cause__
+    return False
 
 
 def is_unreachable(error: BaseException) -> bool:
@@ -107,8 +120,7 @@ def fault(error: BaseException, what: str, repo: str) -> UserError:
     if constants.HF_HUB_OFFLINE:
         return UserError(f"{line}; HF_HUB_OFFLINE is set, unset it")
     root = root_of(error)
-    of_network = isinstance(root, (requests.RequestException, ConnectionError, TimeoutError))
-    of_disk = isinstance(root, OSError) and root.errno is not None and not of_network
+    of_disk = isinstance(root, OSError) and root.errno is not None and not is_of_network(error)
     return NotNow(line) if is_unreachable(error) and not of_disk else UserError(line)
 
 
@@ -129,7 +141,7 @@ def explain(error: BaseException, repo: str) -> str:
         return known.get(status) or f"the Hub answers {status}: {safe_line(error)}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full ({error.strerror}): free some space in save_folder"
-    if isinstance(root_of(error), (requests.RequestException, ConnectionError, TimeoutError)):
+    if is_of_network(error):
         return f"the Hub does not answer ({safe_line(error)})"
     return f"{type(root_of(error)).__name__}: {safe_line(error)}"
 
@@ -166,7 +178,7 @@ def check_write_access(repo: str, private: bool) -> bool:
     try:
         check_role(client.whoami(), repo)
         client.create_repo(repo, private=private, exist_ok=True)
-    except (errors.HfHubHTTPError, requests.RequestException, OSError) as error:
+    except (errors.HfHubHTTPError, *network_errors(), OSError) as error:
         if is_unreachable(error):
             log.warning("hub.repo_id: %s; uploads are tried again at each save", explain(error, repo))
             return False

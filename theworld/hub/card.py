@@ -30,6 +30,8 @@ HYPERPARAMETERS = (
     "train_loader.expected_samples",
     "model.world_image_size",
     "model.projector",
+    "model.lora",
+    "model.load_in_4bit",
 )
 """Keys of the configuration that are shown: none of them can hold a secret or a path."""
 
@@ -54,6 +56,7 @@ def write_card(out: Path, repo: str, whole: dict[str, Any], weights: list[str], 
         "TheWorld, Gemma 3 fused with the world tokens of the Cosmos VAE, trained with Composer and Streaming.",
         "## How to load it",
         loading_lines(repo),
+        peft_lines(repo, record["bases"].get("gemma", {}).get("form")) if record.get("lora") else "",
         "This repo holds the weights that were trained. The others are taken from the base models at the revisions "
         "below; the licence of Gemma has to be accepted on the Hub once."
         if record["trained"]
@@ -95,6 +98,19 @@ def loading_lines(repo: str) -> str:
     )
 
 
+def peft_lines(repo: str, form: str | None) -> str:
+    """How the adapters of a run are put on a base that is loaded already, in the form that it had in training."""
+    how = f", the layers of the parts with adapters in 4 bits ({form})" if form else ""
+    return (
+        "The adapters alone, on a TheWorld that is loaded already (a plain Gemma 3 where the run had no world)"
+        f"{how}:\n\n"
+        "```python\n"
+        "from peft import PeftModel\n"
+        f'model = PeftModel.from_pretrained(base, "{repo}")\n'
+        "```"
+    )
+
+
 def is_public(name: str | None) -> bool:
     """Whether a base is a repo of the Hub, and neither a folder nor built in."""
     return bool(name) and name != BUILTIN_TINY and name.count("/") == 1 and not name.startswith((".", "/", "~"))
@@ -103,6 +119,8 @@ def is_public(name: str | None) -> bool:
 def base_row(part: str, base: dict[str, Any]) -> tuple[str, str, str]:
     """A folder's path is its owner's affair: only its last part is shown, with the fingerprint of its weights."""
     name = str(base.get("name"))
+    if base.get("form"):
+        part = f"{part} ({base['form']})"
     if is_public(name) or name == BUILTIN_TINY:
         return part, name, str(base.get("revision") or "-")
     return part, f"a folder, {Path(name).name}", f"fingerprint {base.get('fingerprint')}"
@@ -132,6 +150,13 @@ def data_lines(saved: dict[str, Any] | str) -> str:
     place = json.loads(saved) if isinstance(saved, str) else saved
     generations = place["generations"]
     samples = sum(generation["samples"] for generation in generations)
+    if "mix" in place:
+        names = ", ".join(f"{one['name']} ({one['samples']:,} samples)" for one in place["mix"]["portions"])
+        return (
+            f"A mixture of {names}, converted to MDS, snapshot fingerprint `{place['fingerprint']}`. {place['epoch']} "
+            f"passes are finished, {place['position']:,} samples of the next one are done; in a pass each sample is "
+            "trained on exactly as often as the mixture says."
+        )
     return (
         f"[{DATA_SET}](https://huggingface.co/datasets/{DATA_SET}), converted to MDS: {samples:,} samples in "
         f"{len(generations)} generations, snapshot fingerprint `{place['fingerprint']}`. "

@@ -17,12 +17,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from theworld.checkpoint.data_only import load_file, load_folder
+from theworld.checkpoint.moving_average import take_average
 from theworld.checkpoint.on_disk import PREFIX, PRETRAINED, parse_name
 from theworld.checkpoint.weights import RECORD
 from theworld.errors import UserError
 from theworld.hub.card import write_card
 from theworld.hub.layout import LEDGER, STATE, TENSORS, describe
 from theworld.hub.state_codec import NotPlain, encode
+from theworld.model.adapter_files import write_adapters
 from theworld.model.weight_files import WEIGHTS
 
 VERSION = 1
@@ -95,6 +97,7 @@ def export(snapshot: Snapshot, out: Path, repo: str) -> None:
     state = whole["state"]
     if RECORD not in state:
         raise UserError(f"{snapshot.checkpoint}: not a checkpoint of this trainer")
+    take_average(state)  # what people load is the average; a run that goes on from it swaps the two again
     weights: dict[str, Tensor] = state.pop("model")
     write_weights(weights, out)
     write_card(out, repo, whole, list(weights), snapshot.folder / "config.yaml")
@@ -102,8 +105,16 @@ def export(snapshot: Snapshot, out: Path, repo: str) -> None:
 
 
 def write_weights(weights: dict[str, Tensor], out: Path) -> None:
-    """``model*.safetensors`` under the names that transformers knows."""
+    """``model*.safetensors`` under the names that transformers knows; with adapters the files that peft knows.
+
+    Raises:
+        UserError: the model's configuration is of another form.
+    """
     named = {name.removeprefix(PREFIX): weight.detach().cpu().contiguous() for name, weight in weights.items()}
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    if config.get("lora") is not None:
+        write_adapters(named, config["lora"], config["base"]["gemma"], out)
+        return
     save_torch_state_dict(named, out, max_shard_size=SHARD_SIZE, metadata={"format": "pt"})
 
 

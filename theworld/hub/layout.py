@@ -12,8 +12,10 @@ from pathlib import Path
 
 STATE = "resume/state.json"
 TENSORS = "resume/tensors.safetensors"
+FINISHED = "resume/finished.json"
+"""In a stage's repo: that the stage has ended, with which checkpoint."""
 LEDGER = re.compile(r"resume/(ledger/(?:rank\d+|passes)\.jsonl|launches\.jsonl)")
-REPLACED = ["model*.safetensors", "model.safetensors.index.json", "resume/**"]
+REPLACED = ["model*.safetensors", "model.safetensors.index.json", "adapter_*", "resume/**"]
 """Files of an earlier upload that go unless the new one has them too."""
 UNSAFE = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".distcp", ".metadata")
 """Endings of files that are pickles or hold some: loading them may run code."""

@@ -12,7 +12,8 @@ from theworld.config.of_run import read_run_config, setting
 from theworld.errors import UserError
 from theworld.hub.access import check_write_access, explain, is_unreachable, quiet_client
 from theworld.hub.export import Snapshot, export
-from theworld.hub.upload import WORK, CommitTimes, note_uploaded, send
+from theworld.hub.upload import CommitTimes, send, upload_progress, watched
+from theworld.uploaded import WORK, note_uploaded
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,9 @@ def push(save_folder: Path, repo: str, private: bool) -> bool:
         snapshot = Snapshot.take(save_folder, checkpoint.path, work / "snapshot")
         export(snapshot, work / "export", repo)
         commits = CommitTimes(save_folder / WORK / "commits.txt")
-        client = quiet_client()
-        url = send(client, work / "export", repo, snapshot.batch, run_name(save_folder), commits, threading.Event())
+        client, name, never = quiet_client(), run_name(save_folder), threading.Event()
+        with watched(upload_progress(work / "export", snapshot.batch)):
+            done = send(client, work / "export", repo, snapshot.batch, name, commits, never)
     except UserError:
         raise
     except Exception as error:  # the client's, or the disk's
@@ -47,8 +49,8 @@ def push(save_folder: Path, repo: str, private: bool) -> bool:
         raise UserError(f"{repo}: {explain(error, repo)}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    note_uploaded(save_folder, repo, snapshot.batch)
-    log.info("uploaded batch %d to %s", snapshot.batch, url)
+    note_uploaded(save_folder, repo, snapshot.batch, done.oid)
+    log.info("uploaded batch %d to %s", snapshot.batch, done.commit_url)
     return True
 
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import requests
 import torch
 from huggingface_hub import HfApi, errors
 from huggingface_hub.hf_api import RepoFile
@@ -20,6 +19,7 @@ from torch.distributed.checkpoint.format_utils import torch_save_to_dcp
 
 from theworld.checkpoint.on_disk import PREFIX, parse_name
 from theworld.checkpoint.weights import RECORD
+from theworld.compat import network_errors
 from theworld.config.hub_url import Place
 from theworld.disk_space import in_megabytes
 from theworld.errors import NotNow, UserError
@@ -30,8 +30,8 @@ from theworld.hub.export import VERSION, is_needed
 from theworld.hub.layout import STATE, TENSORS, UNSAFE, describe
 from theworld.hub.plain_state import check_lines, plain_state
 from theworld.hub.state_codec import decode
-from theworld.hub.upload import WORK
 from theworld.model.weight_files import read_weights
+from theworld.uploaded import WORK
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def commits_of(client: HfApi, place: Place, may_miss: bool) -> list[str]:
         if may_miss:
             return []
         raise UserError(f"{place}: {explain(error, place.repo)}") from error
-    except (requests.RequestException, OSError) as error:
+    except (*network_errors(), OSError) as error:
         found = fault(error, str(place), place.repo)
         hint = "; no new run is begun while it may hold a checkpoint" if isinstance(found, NotNow) else ""
         raise type(found)(f"{found}{hint}") from error
@@ -188,7 +188,7 @@ def download(client: HfApi, repo: str, commit: str, work: Path, weights_only: bo
         raise fault(error, f"hf://{repo}", repo) from error
     except errors.EntryNotFoundError as error:
         raise Damaged(f"a file that {STATE} names is missing") from error
-    except (requests.RequestException, OSError) as error:
+    except (*network_errors(), OSError) as error:
         raise fault(error, f"hf://{repo}", repo) from error
     return description
 

@@ -7,26 +7,26 @@ Hub has received of a file's content already is not sent again.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from huggingface_hub import HfApi
+from huggingface_hub import CommitInfo, HfApi
 
 from theworld.errors import UserError
-from theworld.files import write_json, write_text
-from theworld.hub.access import explain, is_final, quiet_client, retry_after, safe_line
+from theworld.files import write_text
+from theworld.hub.access import explain, is_final, quiet_client, retry_after, safe_line, sent
 from theworld.hub.export import Snapshot, export
 from theworld.hub.layout import REPLACED
+from theworld.progress import BytesProgress
+from theworld.uploaded import WORK, last_uploaded, note_uploaded
 
 log = logging.getLogger(__name__)
 
-WORK = ".hub"
-"""Sub-folder of the save folder for what waits and what is on its way."""
 COMMITS_AN_HOUR = 120
 """The Hub allows 128; some are left to the user."""
 HOUR = 3600.0
@@ -94,6 +94,8 @@ class Uploader:
         self._change = threading.Condition()
         self._stop = threading.Event()
         self._closing = False
+        self._progress: BytesProgress | None = None
+        """Of what is on its way. While the run trains lines only: the terminal's bar is the training's."""
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -140,6 +142,8 @@ class Uploader:
             self._change.notify_all()
             if self._busy or self._waiting is not None:
                 log.info("waiting up to %.0f s for the upload to %s", seconds, self.repo)
+                if self._progress is not None:
+                    self._progress.show()
             while (self._busy or self._waiting is not None) and time.monotonic() < end:
                 self._change.wait(min(1.0, max(end - time.monotonic(), 0.0)))
             done = not self._busy and self._waiting is None
@@ -175,7 +179,10 @@ class Uploader:
             self.may_send()
             export(snapshot, out, self.repo)
             self.may_send()
-            url = send(self.client(), out, self.repo, snapshot.batch, self.run_name, self.commits, self._stop)
+            with self._change:
+                self._progress = upload_progress(out, snapshot.batch, bar=self._closing)
+            with watched(self._progress):
+                done = send(self.client(), out, self.repo, snapshot.batch, self.run_name, self.commits, self._stop)
         except UserError as error:
             self._give_up(snapshot, str(error))
             return False
@@ -185,10 +192,11 @@ class Uploader:
         else:
             self.fault = None
             self.uploaded = snapshot.batch
-            note_uploaded(self.save_folder, self.repo, snapshot.batch)
-            log.info("uploaded batch %d to %s in %.0f s", snapshot.batch, url, time.monotonic() - begun)
+            note_uploaded(self.save_folder, self.repo, snapshot.batch, done.oid)
+            log.info("uploaded batch %d to %s in %.0f s", snapshot.batch, done.commit_url, time.monotonic() - begun)
             return True
         finally:
+            self._progress = None
             shutil.rmtree(out, ignore_errors=True)
 
     def _give_up(self, snapshot: Snapshot, reason: str) -> None:
@@ -198,13 +206,25 @@ class Uploader:
         self.fault = reason
 
 
+def upload_progress(folder: Path, batch: int, bar: bool = True) -> BytesProgress:
+    """How far an upload of a folder is."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return BytesProgress(size, f"upload of batch {batch}", bar=bar)
+
+
+def watched(progress: BytesProgress) -> AbstractContextManager[None]:
+    """What this process sends to the Hub while this is open. What the Hub has already is not sent, and done at once."""
+    begun = sent.total
+    return progress.watch(lambda: sent.total - begun)
+
+
 def send(
     client: HfApi, folder: Path, repo: str, batch: int, run_name: str, commits: CommitTimes, stop: threading.Event
-) -> str:
+) -> CommitInfo:
     """Upload a folder as one commit, trying again after faults that may pass.
 
     Returns:
-        The commit's address.
+        The commit.
 
     Raises:
         Exception: the client's, when the Hub has refused or the attempts are used up.
@@ -216,13 +236,12 @@ def send(
             stop.wait(commits.pause())
         try:
             commits.note()
-            done = client.upload_folder(
+            return client.upload_folder(
                 repo_id=repo,
                 folder_path=folder,
                 commit_message=f"{run_name}: batch {batch}",
                 delete_patterns=REPLACED,
             )
-            return done.commit_url
         except Exception as error:  # requests, hub and OS errors, told apart by is_final
             if is_final(error) or attempt == ATTEMPTS or stop.is_set():
                 raise
@@ -232,17 +251,3 @@ def send(
             stop.wait(wait)
             pause = min(2 * pause, LONGEST_PAUSE)
     raise AssertionError("unreachable")
-
-
-def last_uploaded(save_folder: Path, repo: str) -> int:
-    """The batch of the newest checkpoint that has reached the repo from this save folder; -1 if none has."""
-    try:
-        known = json.loads((save_folder / WORK / "uploaded.json").read_text())
-        return int(known["batch"]) if known["repo"] == repo else -1
-    except (FileNotFoundError, ValueError, KeyError):
-        return -1
-
-
-def note_uploaded(save_folder: Path, repo: str, batch: int) -> None:
-    """Remember it for the next start."""
-    write_json(save_folder / WORK / "uploaded.json", {"repo": repo, "batch": batch})
