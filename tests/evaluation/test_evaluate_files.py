@@ -153,6 +153,16 @@ def test_the_best_constant_length_is_right_for_most() -> None:
     assert best_constant(asked) == 3
 
 
+def test_the_best_constant_choice_may_be_a_place_in_the_question() -> None:
+    def which(first: int, second: int, true: int) -> Question:
+        text = f"Between Region [{first}] and Region [{second}], which one is wider?"
+        return Question(f"{first}-{second}", text, f"Region [{true}] is wider.", "wide_choice")
+
+    numbered_by_picture = [which(0, 1, 0), which(2, 3, 2), which(5, 1, 5), which(4, 0, 0)]
+    assert best_constant(numbered_by_picture) == 3, "the one that is named first"
+    assert best_constant([which(0, 1, 0), which(1, 0, 0), which(0, 2, 0)]) == 3, "Region [0]"
+
+
 def test_categories() -> None:
     assert [is_category(name) for name in ("tall_choice", "direction", "tall_data", "choice", "")] == [
         *(True, True, False, False, False)

@@ -110,6 +110,7 @@ def test_which_length_counts(answer: str, verdict: bool | None) -> None:
         ("Region [0] is 9 m tall. The gap is 2 m.", RIGHT),
         ("Region [1] is 9 m away from the kerb. Region [0] and Region [1] are 2 m apart.", RIGHT),
         ("They are separated by 200 pixels, which is about 2 m.", RIGHT),
+        ("A lorry is 9 to 11 m long. Let's take 2 m.", UNDECIDED),
     ],
 )
 def test_which_distance_counts(answer: str, verdict: bool | None) -> None:
@@ -193,6 +194,9 @@ def test_yes_and_no(answer: str, verdict: bool | None) -> None:
         ("left_predicate", "Region [1] is on Region [0]'s right.", RIGHT),
         ("left_predicate", "Region [0] is right of Region [1].", WRONG),
         ("left_predicate", "Region [0] is on the left side of the picture.", RIGHT),
+        ("left_predicate", "Region [0] is more on the left side. Region [1] is more to the left.", UNDECIDED),
+        ("left_predicate", "Region [0] is to the left of Region [1] and is to the right of Region [1].", UNDECIDED),
+        ("behind_predicate", "Region [1] is green and is nearer, while Region [0] is red and is further back.", RIGHT),
         ("above_predicate", "Region [1] lies beneath Region [0].", RIGHT),
         ("above_predicate", "Region [0] is not under Region [1].", RIGHT),
         ("above_predicate", "Region [0] is above the sofa.", UNDECIDED),

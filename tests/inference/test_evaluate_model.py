@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import logging
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from tests.helpers.data_set_hub import SHA, served
+from tests.helpers.launcher import run
+from tests.helpers.terminal import seen
+from theworld import progress
 from theworld.commands.evaluate import command
 from theworld.errors import UserError
 from theworld.evaluation.question_kind import category_of
@@ -85,6 +92,20 @@ def test_every_question_once_and_nothing_is_asked_again(benchmark: Path, tmp_pat
     assert lines_in(folder)[0]["prediction"] == "Yes."
 
 
+def test_a_bar_on_a_terminal_and_lines_in_a_log(
+    benchmark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shown: list[str] = []
+    with seen(shown):
+        assert evaluate(benchmark, tmp_path / "first") == 0
+    assert f"{COUNT}/{COUNT}" in shown[0]
+    assert "questions/s" in shown[0]
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(progress.Progress.__init__, "__defaults__", ("", 0.0, True))
+    assert evaluate(benchmark, tmp_path / "second") == 0
+    assert any(re.match(rf"2 of {COUNT} questions, .* questions/s, .* min left", line) for line in caplog.messages)
+
+
 def test_ranks_share_the_questions(benchmark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The launcher's environment without its rendezvous: what each rank writes, and what one process makes of it."""
     from theworld.inference import evaluate_model
@@ -135,6 +156,24 @@ def test_a_row_of_another_layout_is_one_line(
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
+def test_the_benchmark_may_be_a_data_set_of_the_hub(benchmark: Path, tmp_path: Path) -> None:
+    """By the real client, over HTTP: the same questions in the same folder of answers as from the files themselves."""
+    log, out = tmp_path / "log", tmp_path / "out"
+    with served() as hub:
+        hub.content = next(benchmark.glob("*.parquet")).read_bytes()
+        ask = [sys.executable, "recipes/evaluate.py", "builtin:tiny", *SHORT, "--out", str(out), "--data"]
+        assert run([*ask, "hf://me/set@v2"], log, hub.environment(tmp_path)) == 0, log.read_text()
+        assert any(f"resolve/{SHA}" in asked for asked in hub.asked), "at the commit that v2 is"
+        (folder,) = out.iterdir()
+        assert len(lines_in(folder)) == COUNT
+        assert run([*ask, str(benchmark)], log, hub.environment(tmp_path)) == 0, log.read_text()
+        assert list(out.iterdir()) == [folder]
+        assert run([*ask, "hf://me/other"], log, hub.environment(tmp_path)) == 2
+    last = log.read_text().splitlines()[-1]
+    assert last.startswith("error: --data hf://me/other: "), last
+
+
 def test_missing_files_and_columns_are_one_line(tmp_path: Path) -> None:
     lacking = row(0)
     del lacking["bbox"]
@@ -144,7 +183,7 @@ def test_missing_files_and_columns_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no \.parquet file"):
         read_benchmark(str(tmp_path / "empty"), None)
     (tmp_path / "empty" / "cut.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match="cut short or no parquet file"):
+    with pytest.raises(UserError, match="cut short or no Parquet file"):
         read_benchmark(str(tmp_path / "empty"), None)
 
 

@@ -170,7 +170,9 @@ def compare(clause: str, axis: str, regions: Sequence[int], implied: int | None)
         return Comparison(*pair, 0, DIRECT)  # "as tall as"
     if negations % 2 and not word[0].lower().startswith("not "):
         end = -end
+    # "On the left side" places one region in the picture; "more on the left side" compares.
     is_place = re.match(rf"(?:most|ward)?[- ]*(?:{PLACE})", clause[word.end() :], re.I) is not None
+    is_place = is_place and not re.search(r"\b(?:more|further|farther) $", clause[: word.start()], re.I)
     return Comparison(*pair, end, WEAK if is_place else DIRECT)
 
 
@@ -233,18 +235,25 @@ def refusal(statement: Statement) -> list[Claim[Any]]:
 
 def topic_of(statement: Statement, regions: Sequence[int], before: Topic) -> int | Topic:
     """The region that "it" means in the next statement: the first that this one names, else the one before."""
-    named = [int(number) for number in re.findall(r"R(\d+)", statement.text) if int(number) in regions]
+    named = named_in(statement.text, regions)
     return named[0] if named else before
+
+
+def named_in(text: str, regions: Sequence[int]) -> list[int]:
+    """The question's regions that a text names, in its order."""
+    return [int(number) for number in re.findall(r"R(\d+)", text) if int(number) in regions]
 
 
 def implied_region(clauses: Sequence[str], place: int, topic: int | None, regions: Sequence[int]) -> int | None:
     """The region that a clause speaks of without its name: "it is higher", "which is nearer", "but not as wide"."""
     clause = clauses[place]
-    named = [int(number) for number in re.findall(r"R(\d+)", " ".join(clauses[:place])) if int(number) in regions]
+    named = named_in(" ".join(clauses[:place]), regions)
     if re.match(r"(?:which|that|not)\b", clause, re.I) and place:
         return named[-1] if named else topic
     if re.match(r"(?:it|this|that)\b", clause, re.I):
         return named[0] if named else topic
+    if re.match(r"(?:is|are|has|does)\b", clause, re.I) and place:  # "... and is to the left of it"
+        return next((own[0] for part in reversed(clauses[:place]) if (own := named_in(part, regions))), topic)
     return None
 
 

@@ -98,6 +98,10 @@ def best_constant(questions: Sequence[Question]) -> int:
     category = questions[0].category
     if category == DIRECTION:
         return max(sum(abs(turn(hour, truth)) <= HOUR_TOLERANCE for truth in truths) for hour in range(12))
+    if questions[0].is_choice:
+        # Where regions are numbered over the whole picture, "the one named first" is a better guess than any number.
+        places = [question.regions.index(truth) for question, truth in zip(questions, truths, strict=True)]
+        return max(*Counter(truths).values(), *Counter(places).values())
     if category not in LENGTHS:
         return max(Counter(truths).values())
     # The best length can be moved until it is the most that some reference allows.

@@ -55,14 +55,16 @@ MARKER = re.compile(
     re.IGNORECASE,
 )
 MARKER_WITHIN = re.compile(r"\bthe answer is\b", re.IGNORECASE)
-HYPOTHESIS = re.compile(r"\b(?:if|whether|assum\w+|suppos\w+|imagine|for example|e\.g)\b", re.IGNORECASE)
+HYPOTHESIS = re.compile(
+    r"\b(?:if|whether|assum\w+|suppos\w+|imagine|for example|e\.g|let's (?:take|say|use))\b", re.IGNORECASE
+)
 SITUATION = re.compile(r"\bif (?:you|i|we|one) (?:are|were|is|stand)\b[^,.]*?R\d\s*,?(?:\s*then\b)?", re.IGNORECASE)
 """The question's own scene, "If you are at Region [0]", is no supposition."""
 SPEAKER = re.compile(r"^\s*(user|model|assistant|human)\s*:?\s*$", re.IGNORECASE)
 OPTION = re.compile(r"^\(?[A-Ea-e][.)]\s+")
 BREAKS = (
     r",(?!\d|\s*[\w-]+\s*(?:inch|cm|centi))|;|\s-\s(?!\d)|\b(?:but|while|whereas|because|since|although|though|however|so)\b"
-    r"|\band\b(?=\s+(?:the\s+)?(?:R\w|it)\s+(?:is|has|are|appears?)\b)"
+    r"|\band\b(?=\s+(?:(?:the\s+)?(?:R\w|it)\s+)?(?:is|has|are|appears?)\b)"
 )
 CLAUSE = re.compile(BREAKS + r"|[()]|:(?!\d)", re.IGNORECASE)
 CLAUSE_WITH_LABEL = re.compile(BREAKS, re.IGNORECASE)

@@ -12,11 +12,12 @@ from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache
 
+from theworld.compat import cache_as_named
 from theworld.data.batches.sample_encoder import SampleEncoder
 from theworld.data.samples.regions import Turn
 from theworld.errors import UserError
 from theworld.inference.load_trained import Trained
-from theworld.model import TheWorldProcessor
+from theworld.model.processing import without_world
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ class Answerer:
             cache = DynamicCache(config=self.model.config.get_text_config())
         assert cache is not None
         past.cache = None  # an answer that is broken off leaves a cache that fits no list of tokens
-        written = self.generate(inputs, streamer, past_key_values=cache)
+        written = self.generate(inputs, streamer, **cache_as_named(cache))
         past.ids = written[0, : cache.get_seq_length()].tolist()
         past.cache = cache
         return self.texts(written[:, len(prompt) :])[0]
@@ -188,10 +189,3 @@ class Answerer:
             for piece in (prompt,) if last else (prompt, answer, tail):
                 ids += self.encoder.tokenize(piece, LONGEST)
         return ids
-
-
-def without_world(processor: TheWorldProcessor) -> TheWorldProcessor:
-    """The same processor, but pictures get no world tokens."""
-    return TheWorldProcessor(
-        processor.image_processor, processor.tokenizer, processor.chat_template, processor.image_seq_length
-    )

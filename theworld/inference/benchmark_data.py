@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,14 +13,16 @@ from typing import Any
 
 from PIL import Image
 
+from theworld.data.entries.literals import literal
 from theworld.data.samples import decode_sample
 from theworld.data.samples.boxes import draw_regions
-from theworld.data.samples.decode import to_rgb
+from theworld.data.samples.decode import stored_pictures, to_rgb
 from theworld.data.samples.regions import Region
 from theworld.errors import UserError, describe, first_line
 from theworld.evaluation.question_kind import category_of
 from theworld.evaluation.questions import Question, is_category
 from theworld.evaluation.score import reference_value
+from theworld.parquet_rows import read_rows
 
 COLUMNS = ("id", "image", "text_q", "conversations", "bbox", "qa_info")
 
@@ -51,7 +52,7 @@ def read_benchmark(where: str, limit: int | None, draw_boxes: bool = True) -> tu
     files = parquet_files(where)
     found: list[Pictured] = []
     for file in files:
-        for row in rows_of(file):
+        for row in read_rows(file, COLUMNS):
             if limit is not None and len(found) >= limit:
                 break
             found.append(pictured(file, row, draw_boxes))
@@ -87,42 +88,6 @@ def fetch_data(repo: str) -> Path:
         raise UserError(f"--data hf://{repo}: {first_line(error)}") from error
 
 
-def rows_of(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a parquet file, some at a time.
-
-    Raises:
-        UserError: it cannot be read, or lacks a column.
-    """
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise UserError("the benchmark's files need pyarrow: pip install 'theworld[parquet]'") from error
-    try:
-        opened = parquet.ParquetFile(file)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{file}: cut short or no parquet file ({first_line(error)})") from error
-    missing = sorted(set(COLUMNS) - set(opened.schema_arrow.names))
-    if missing:
-        raise UserError(f"{file}: has no column {missing[0]!r}; expected the layout of SpatialRGPT-Bench")
-    for batch in opened.iter_batches(batch_size=16, columns=list(COLUMNS)):
-        yield from batch.to_pylist()
-
-
-def literal(value: Any) -> Any:
-    """A value that may come as the text of a Python literal or of JSON; never evaluated.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if not isinstance(value, str):
-        return value
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return json.loads(value)
-
-
 def pictured(file: Path, row: dict[str, Any], draw_boxes: bool) -> Pictured:
     """One row as a question with its picture, boxes numbered as ``text_q`` numbers them.
 
@@ -130,16 +95,8 @@ def pictured(file: Path, row: dict[str, Any], draw_boxes: bool) -> Pictured:
         UserError: names the file and the row.
     """
     try:
-        answer = next(turn for turn in literal(row["conversations"]) if turn["from"] == "gpt")
-        question = Question(
-            str(row["id"]), str(row["text_q"]), str(answer["value"]), str(literal(row["qa_info"])["category"])
-        )
-        if not is_category(question.category):
-            raise ValueError(f"unknown category {question.category!r}")
-        boxes = [tuple(float(side) for side in box) for box in literal(row["bbox"])]
-        if len(boxes) <= max(question.regions, default=-1):
-            raise ValueError(f"{len(boxes)} boxes for regions {question.regions}")
-        regions = [Region(number, (box[0], box[1], box[2], box[3])) for number, box in enumerate(boxes)]
+        question = question_of(row)
+        regions = regions_of(row, question)
         image = row["image"]
         stored = image["bytes"] if isinstance(image, dict) else image
         with Image.open(io.BytesIO(stored)) as opened:
@@ -149,10 +106,39 @@ def pictured(file: Path, row: dict[str, Any], draw_boxes: bool) -> Pictured:
     return Pictured(question, stored, partial(with_boxes, stored, regions if draw_boxes else []))
 
 
+def question_of(row: dict[str, Any]) -> Question:
+    """A row's question.
+
+    Raises:
+        ValueError: its category is not the benchmark's; other errors of values that are not what a row has.
+    """
+    answer = next(turn for turn in literal(row["conversations"]) if turn["from"] == "gpt")
+    category = str(literal(row["qa_info"])["category"])
+    if not is_category(category):
+        raise ValueError(f"unknown category {category!r}")
+    return Question(str(row["id"]), str(row["text_q"]), str(answer["value"]), category)
+
+
+def regions_of(row: dict[str, Any], question: Question) -> list[Region]:
+    """A row's regions, numbered as its question numbers them.
+
+    Raises:
+        ValueError: it has fewer boxes than the question names; other errors of values that are not what a row has.
+    """
+    boxes = [tuple(float(side) for side in box) for box in literal(row["bbox"])]
+    if len(boxes) <= max(question.regions, default=-1):
+        raise ValueError(f"{len(boxes)} boxes for regions {question.regions}")
+    return [Region(number, (box[0], box[1], box[2], box[3])) for number, box in enumerate(boxes)]
+
+
 def with_boxes(stored: bytes, regions: list[Region]) -> Image.Image:
     """The picture in a file with boxes and their numbers drawn into it."""
     with Image.open(io.BytesIO(stored)) as image:
         return draw_regions(to_rgb(image), regions)
+
+
+class NoQuestions(UserError):
+    """A data set has none that can be scored."""
 
 
 def read_holdout(folder: Path, limit: int | None, draw_boxes: bool = True) -> tuple[list[Pictured], str]:
@@ -172,15 +158,18 @@ def read_holdout(folder: Path, limit: int | None, draw_boxes: bool = True) -> tu
     for entry in read_shards(folder):
         shard = OpenShard(folder, entry).reader
         for number in range(len(shard)):
-            found += questions_of(shard[number], draw_boxes)
+            if limit is None or len(found) < limit:
+                found += questions_of(shard[number], draw_boxes)
     if not found:
-        raise UserError(f"--data {folder}: no question of the benchmark's kinds in it")
+        raise NoQuestions(f"--data {folder}: no question of the benchmark's kinds in it")
     found = found[:limit]
     return found, data_name(found)
 
 
 def questions_of(sample: dict[str, Any], draw_boxes: bool) -> list[Pictured]:
-    """The questions of one sample that the benchmark's rules can score."""
+    """The questions of one sample that the benchmark's rules can score; none of one that has not just one picture."""
+    if len(stored_pictures(sample)) != 1:
+        return []
     turns = decode_sample(sample, draw_boxes).turns
     draw = partial(picture_of, sample, draw_boxes)
     found = []

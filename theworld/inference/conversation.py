@@ -104,7 +104,7 @@ class Conversation:
         """
         regions = unique_regions(self.boxes)
         for region in regions:
-            if not all(abs(side) < float("inf") for side in region.box) or is_outside(region, self.picture):
+            if not all(abs(side) < float("inf") for side in region.box) or is_outside(region, self.picture.size):
                 box = ",".join(f"{side:g}" for side in region.box)
                 size = f"{self.picture.width} x {self.picture.height}"
                 raise UserError(f"--box {box}: lies outside the picture, which is {size} pixels")

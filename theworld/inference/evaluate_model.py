@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,7 @@ from theworld.inference.answering import Answerer
 from theworld.inference.benchmark_data import Pictured, read_benchmark, read_holdout
 from theworld.inference.load_trained import load_trained
 from theworld.progress import Progress
-
-LONGEST_WAIT = timedelta(days=7)
-"""For the slowest rank."""
+from theworld.rank_group import join_ranks, own_devices
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ def evaluate_model(request: Request) -> tuple[list[Scored], Path]:
         UserError: model or data cannot be used, or another process writes the same evaluation.
     """
     rank, ranks = cli.rank(), cli.world_size()
-    device = own_device()
+    device = torch.device(own_devices()[0])
     trained = load_trained(request.model, request.checkpoint, device=device)
     questions, data = read_questions(request, trained.draws_boxes)
     settings = settings_of(request, trained.identity, data)
@@ -80,17 +76,8 @@ def settings_of(request: Request, model: str, data: str) -> dict[str, Any]:
     return {**settings, "max_new_tokens": request.max_new_tokens}
 
 
-def own_device() -> torch.device:
-    """This rank's GPU, or the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-
-
 def wait_for_all(ranks: int) -> None:
     """Until every rank has answered its share."""
-    if ranks == 1:
-        return
-    distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
-    distributed.barrier()
-    distributed.destroy_process_group()
+    if ranks > 1:
+        join_ranks()
+        distributed.barrier()

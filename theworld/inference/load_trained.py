@@ -19,6 +19,7 @@ from theworld.config.schema import FreezeConfig, ModelConfig
 from theworld.errors import UserError, describe, first_line
 from theworld.model.auto import TheWorldConfig, TheWorldForConditionalGeneration, TheWorldProcessor
 from theworld.model.base import BUILTIN_TINY, download, fingerprint
+from theworld.stage_folders import newest_run
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ REPO_FILES = [
     *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
     *("chat_template.json", "chat_template.jinja", "model*.safetensors", "model.safetensors.index.json"),
+    "adapter_model.safetensors",
 ]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -78,8 +80,9 @@ def load_trained(
     """Load a model.
 
     Args:
-        where: a run's ``save_folder``, a folder that ``from_pretrained`` reads, ``OWNER/NAME[@REVISION]`` on the Hub,
-            or ``builtin:tiny``. A folder or repo may hold TheWorld, whole or only what was trained, or a plain Gemma 3.
+        where: a run's ``save_folder`` (of a run in stages that of the newest is taken), a folder that
+            ``from_pretrained`` reads, ``OWNER/NAME[@REVISION]`` on the Hub, or ``builtin:tiny``. A folder or
+            repo may hold TheWorld, whole or only what was trained, or a plain Gemma 3.
         checkpoint: name or path of a run's checkpoint; None: the newest that is whole.
         dtype: of the weights; None: bfloat16 on a GPU, float32 elsewhere.
         device: None: a GPU if there is one.
@@ -90,6 +93,7 @@ def load_trained(
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     path = Path(where).expanduser()
+    path = newest_run(path, saved=True) if path.is_dir() else path
     if path.is_dir() and ((path / PRETRAINED).is_dir() or list_checkpoints(path)):
         trained = load_run(path, checkpoint, dtype)
     elif checkpoint is not None:
@@ -151,9 +155,25 @@ def load_gemma(where: str, gemma: str, dtype: torch.dtype) -> Trained:
 
 def load_run(save_folder: Path, wanted: str | None, dtype: torch.dtype) -> Trained:
     """A checkpoint of a run, on its base models."""
+    checkpoint = find_checkpoint(save_folder, wanted)
+    trained = put_together(save_folder, trained_weights(checkpoint), checkpoint.name, dtype)
+    return replace(trained, identity=identity_of(trained.model.config, file_parts(checkpoint)))
+
+
+def put_together(save_folder: Path, weights: dict[str, torch.Tensor], source: str, dtype: torch.dtype) -> Trained:
+    """Weights that a run has trained, on its base models; they have no identity yet.
+
+    Args:
+        save_folder: of the run.
+        weights: by the model's own names.
+        source: where in the run they are from.
+        dtype: of the model.
+
+    Raises:
+        UserError: a base is missing or another one, or a weight is missing, unexpected or of another shape.
+    """
     from theworld.model.on_bases import put_on_bases
 
-    checkpoint = find_checkpoint(save_folder, wanted)
     pretrained = save_folder / PRETRAINED
     if not (pretrained / "config.json").is_file():
         raise UserError(f"{pretrained}: not there; start the run once more, it writes configuration and processor")
@@ -161,11 +181,8 @@ def load_run(save_folder: Path, wanted: str | None, dtype: torch.dtype) -> Train
     processor = TheWorldProcessor.from_pretrained(pretrained)
     assert isinstance(config, TheWorldConfig)
     assert isinstance(processor, TheWorldProcessor)
-    name = f"{save_folder} ({checkpoint.name})"
-    weights = trained_weights(checkpoint)
-    model = put_on_bases(TheWorldForConditionalGeneration, weights, str(checkpoint), config, dtype=dtype)
-    identity = identity_of(config, file_parts(checkpoint))
-    return Trained(model, processor, name, identity, draws_boxes(save_folder), own=True)
+    model = put_on_bases(TheWorldForConditionalGeneration, weights, str(save_folder / source), config, dtype=dtype)
+    return Trained(model, processor, f"{save_folder} ({source})", "", draws_boxes(save_folder), own=True)
 
 
 def find_checkpoint(save_folder: Path, wanted: str | None) -> Path:
@@ -189,19 +206,32 @@ def find_checkpoint(save_folder: Path, wanted: str | None) -> Path:
 
 
 def trained_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """The weights in a checkpoint under the model's own names.
+    """The weights in a checkpoint under the model's own names; their moving average where the run has kept one.
+
+    Raises:
+        UserError: it is no checkpoint of this trainer.
+    """
+    return read_trained(checkpoint)[0]
+
+
+def read_trained(checkpoint: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """:func:`trained_weights`, and what the checkpoint's record says of base models and adapters.
 
     Raises:
         UserError: it is no checkpoint of this trainer.
     """
     from theworld.checkpoint.data_only import load_file, load_folder
+    from theworld.checkpoint.moving_average import take_average
+    from theworld.checkpoint.weights import RECORD
 
     try:
         whole = load_folder(checkpoint) if checkpoint.is_dir() else load_file(checkpoint)
-        weights = whole["state"]["model"]
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
+        take_average(whole["state"])
+        weights, record = whole["state"]["model"], json.loads(whole["state"].get(RECORD, "{}"))
+        named = {name.removeprefix(PREFIX): weight for name, weight in weights.items()}
+        return named, {key: record.get(key) for key in ("bases", "lora")}
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, EOFError) as error:
         raise UserError(f"{checkpoint}: not a checkpoint of this trainer ({first_line(error)})") from error
-    return {name.removeprefix(PREFIX): weight for name, weight in weights.items()}
 
 
 def draws_boxes(save_folder: Path) -> bool:

@@ -75,7 +75,7 @@ def show(path: str | None) -> tuple[Any, ...]:
     try:
         picture = open_picture(Path(path))
     except UserError as error:
-        raise gr.Error(f"not a picture: {Path(path).name}", print_exception=False) from error
+        raise gr.Error(f"{Path(path).name}: not a picture", print_exception=False) from error
     small, packed = picture.copy(), io.BytesIO()
     small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     small.save(packed, "JPEG", quality=90)
