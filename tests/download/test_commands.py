@@ -17,6 +17,8 @@ from bucket import Place, expected, image_id, objects, photo
 from moto.server import ThreadedMotoServer
 from s3_double import BUCKET, S3Double
 
+from tests.helpers.terminal import on_terminal
+
 COUNT = 60
 
 
@@ -26,7 +28,7 @@ def start(place: Place, *overrides: str) -> subprocess.Popen[str]:
 
 
 def wait_for_files(place: Place, process: subprocess.Popen[str], count: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(list(place.images.glob("*.jpg"))) < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -93,6 +95,7 @@ def test_moto_s3_with_aws_settings_that_lead_nowhere(tmp_path: Path, moto_endpoi
         ("download.spool_limit=much", "download.spool_limit: 'much' is not a size"),
         ("download.list=/does/not/exist", "download.list: /does/not/exist: no such file"),
         ("convert.json=/does/not/exist", "convert.json: /does/not/exist: no such file"),
+        ("convert.images=null", "convert.images is null: the pictures are in the entries, and nothing is downloaded"),
     ],
 )
 def test_bad_settings_are_one_line(place: Place, override: str, line: str) -> None:
@@ -109,7 +112,7 @@ def test_a_signal_finishes_what_is_in_flight(place: Place, double: S3Double, num
     with start(place) as process:
         wait_for_files(place, process, 8)
         process.send_signal(number)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=300)
     assert process.returncode == code, errors
     assert f"stopped: {number.name}" in output
     assert "run the same command again" in output
@@ -124,14 +127,15 @@ def test_a_signal_finishes_what_is_in_flight(place: Place, double: S3Double, num
 
 
 def test_a_second_download_on_the_same_folder_is_refused(place: Place, double: S3Double) -> None:
-    double.latency = 0.5
+    last = sorted(double.objects)[-1]
+    double.hold(last)  # the first download is at work until it is released, however slow the second one's start is
     with start(place) as process:
         wait_for_files(place, process, 1)
         second = place.run()
         assert second.returncode == 2
         assert "another download is at work" in second.stderr
-        double.latency = 0
-        assert process.wait(timeout=60) == 0
+        double.release(last)
+        assert process.wait(timeout=300) == 0
 
 
 def test_a_killed_worker_is_one_line_and_the_next_run_goes_on(place: Place, double: S3Double) -> None:
@@ -142,7 +146,7 @@ def test_a_killed_worker_is_one_line_and_the_next_run_goes_on(place: Place, doub
             child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())
         ]
         workers[0].kill()
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == 2
     assert [line for line in errors.splitlines() if "error:" in line] == [
         "error: a worker process was killed (out of memory?); run the same command again, it goes on"
@@ -161,7 +165,7 @@ def test_the_network_goes_and_comes_back(place: Place, double: S3Double) -> None
         time.sleep(2)
         assert process.poll() is None
         double.come_back()
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, output + errors
     assert there < COUNT
     assert place.files() == expected(double, COUNT)
@@ -194,6 +198,14 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(tmp_path: Path, double
     again = place.run(f"convert.images={small_disk}")
     assert again.returncode == 0, again.stderr
     assert len(list(small_disk.glob("*.jpg"))) == COUNT
+
+
+def test_a_bar_on_a_terminal_and_none_in_a_log(place: Place, double: S3Double) -> None:
+    returned, shown = on_terminal(place.command("download.workers=8"))
+    assert returned == 0
+    assert f"{COUNT}/{COUNT}" in shown
+    assert "images/s" in shown
+    assert place.run().stderr == ""
 
 
 def test_status_follows_from_nothing_to_everything(place: Place, double: S3Double) -> None:

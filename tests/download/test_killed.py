@@ -33,7 +33,7 @@ def run_and_kill(command: list[str], seconds: float) -> bool:
             workers = psutil.Process(process.pid).children(recursive=True)
             process.kill()
             process.wait()
-            _, alive = psutil.wait_procs(workers, timeout=20)
+            _, alive = psutil.wait_procs(workers, timeout=300)
             assert not alive, "workers outlived the downloader"
             return True
     return False
@@ -112,7 +112,7 @@ def test_memory_at_full_size(tmp_path: Path) -> None:
         command = place.command(f"download.list={place.list}", "download.layout=sharded")
         peak = 0
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 300
             while len(double.requests) < 3000:
                 assert process.poll() is None, process.communicate()
                 assert time.monotonic() < deadline
@@ -120,7 +120,7 @@ def test_memory_at_full_size(tmp_path: Path) -> None:
                 peak = max([peak, *(one.memory_info().rss for one in [watched, *watched.children()])])
                 time.sleep(0.1)
             process.send_signal(signal.SIGTERM)
-            output, errors = process.communicate(timeout=60)
+            output, errors = process.communicate(timeout=300)
         assert process.returncode == 75, errors
         assert "909,419" in output
         print(f"largest process: {peak / 1e6:.0f} MB")

@@ -9,6 +9,7 @@ from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 
 from tests.convert.raw_folder import Raw, entry, name
+from tests.convert.shapes import Set
 from theworld.commands.preview import encoder_of, main
 from theworld.config.schema import Config
 from theworld.data.batches.sample_encoder import SampleEncoder
@@ -203,3 +204,28 @@ def test_five_hundred_samples(tmp_path: Path, browser: Chrome) -> None:
     last = browser.find_element(By.CSS_SELECTOR, "#sample-500 img")
     browser.execute_async_script("const done = arguments[1]; arguments[0].decode().then(done)", last)
     assert last.get_property("naturalWidth") == 40 + int((last.get_attribute("alt") or "").split()[2], 16) % 7
+
+
+def test_several_pictures_and_none(tmp_path: Path, encoder: SampleEncoder) -> None:
+    entries = [
+        {
+            "id": "two",
+            "images": ["0.png", "1.png"],
+            "bbox": [[], [[2, 3, 9, 9]]],
+            "conversations": turns("<mask>?", "A."),
+        },
+        {"id": "text", "conversations": turns("Why?", "Because.")},
+    ]
+    made = Set(tmp_path, entries, "0.png", "1.png")
+    made.convert()
+    two, text = (show_sample(sample, "gen-00000", encoder) for sample in made.samples())
+    assert [(one.width, one.height, len(one.regions)) for one in two.pictures] == [(80, 60, 0), (80, 60, 1)]
+    assert two.tokens is not None
+    assert text.tokens is not None
+    assert (text.pictures, text.regions, text.tokens.image, text.tokens.world) == ((), (), 0, 0)
+    assert two.tokens.image == 2 * encoder.processor.image_seq_length
+    assert main([str(made.out), "--html", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg;base64,") == 2
+    assert "80 x 60 pixels, 80 x 60 pixels, 1 regions" in page
+    assert "text alone, 0 regions" in page

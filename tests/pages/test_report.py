@@ -22,6 +22,7 @@ from theworld.errors import UserError
 from theworld.pages.drawing import line_figure
 from theworld.pages.run_curves import read_curves
 from theworld.pages.run_page import run_page
+from theworld.uploaded import FILE, WORK, note_uploaded
 
 EVIL = "<script>document.title = 'owned'</script>"
 
@@ -127,6 +128,31 @@ def test_evaluations_of_the_run(run: Path, tmp_path: Path, caplog: pytest.LogCap
     (copied / "evaluations" / "two.json").write_text("[]")
     assert "<td>one.json</td><td>61.5</td><td>70.0</td><td>50.0</td>" in run_page(copied, audited=False)
     assert "two.json: no table of scores" in caplog.text
+
+
+def test_where_the_checkpoints_are_on_the_hub(run: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    assert "huggingface.co" not in run_page(copied, audited=False)
+    (copied / WORK).mkdir()
+    commits = {batch: f"{batch}" * 40 for batch in (1, 2)}
+    for batch, commit in commits.items():
+        note_uploaded(copied, "someone/spatial", batch, commit)
+    page = run_page(copied, audited=False)
+    rows = re.findall(r"<tr><td>(.*?)</td><td class=\"number\">(\d+)</td>.*?</tr>", page, re.S)
+    assert [batch for _, batch in rows][-3:] == ["4", "2", "1"]
+    assert rows[-1][0] == "not here any more"
+    for commit in commits.values():
+        address = f"https://huggingface.co/someone/spatial/tree/{commit}"
+        assert f'<a href="{address}" rel="noreferrer">someone/spatial@{commit[:8]}</a>' in page
+    assert page.count("huggingface.co") == 2
+    # Fetched from there by a later start: which commit it was is not known.
+    note_uploaded(copied, "someone/spatial", 4)
+    assert '<a href="https://huggingface.co/someone/spatial/tree/main" rel="noreferrer">' in run_page(copied, False)
+    for commit, repo in (("../../evil", "someone/spatial"), ("a" * 40, "javascript:alert(1)//x")):
+        (copied / WORK / FILE).write_text(json.dumps({"repo": repo, "batch": 4, "commits": {"4": commit}}))
+        assert commit not in run_page(copied, audited=False)
+        assert "javascript" not in run_page(copied, audited=False)
 
 
 def test_no_run(tmp_path: Path) -> None:

@@ -84,12 +84,14 @@ def check_settings(config: Config) -> Settings:
         UserError: a value is missing or impossible; the line names the key.
     """
     download, convert = config.download, config.convert
+    if convert.images is None:
+        raise UserError("convert.images is null: the pictures are in the entries, and nothing is downloaded")
     for name in ["images"] + ["json"] * (download.list is None) + ["json", "out"] * (download.to == "mds"):
-        if getattr(convert, name) in (MISSING, "", None):
+        if getattr(convert, name) in (MISSING, ""):
             raise UserError(f"convert.{name} is not set; set it in the YAML or as convert.{name}=PATH")
     if download.list is not None and not Path(download.list).is_file():
         raise UserError(f"download.list: {download.list}: no such file; one id a line, as train/<id> or bare")
-    if download.list is None and not convert.json.startswith(SCHEME) and not Path(convert.json).is_file():
+    if download.list is None and not convert.json.startswith(SCHEME) and not Path(convert.json).exists():
         raise UserError(f"convert.json: {convert.json}: no such file; a path, or {SCHEME}datasets/OWNER/NAME/FILE")
     if Path(convert.images).exists() and not Path(convert.images).is_dir():
         raise UserError(f"convert.images: {convert.images}: is not a folder")

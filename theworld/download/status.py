@@ -10,13 +10,16 @@ import numpy as np
 
 from theworld.config.schema import Config
 from theworld.data.entries.catalog import Catalog
-from theworld.data.entries.check_entry import id_key
 from theworld.data.entries.downloaded import MISSING
 from theworld.data.entries.folder_index import NOT_LOOKED_AT
+from theworld.data.entries.formats.format_table import AUTO, make_format
 from theworld.data.entries.images import ImageTable, positions
-from theworld.data.entries.scan import FOLDER_INDEX, files_to_look_at, scan_images
+from theworld.data.entries.scan import FOLDER_INDEX, PATH_INDEX, scan_images
 from theworld.data.entries.source import open_source
+from theworld.data.entries.which_format import known_format
+from theworld.data.shards.convert_settings import images_of_entry
 from theworld.data.shards.dataset import MANIFEST, DataSet, describe_generation, read_shards
+from theworld.data.shards.left_to_write import entries_left, files_needed, images_by_name, with_picture_sets
 from theworld.data.shards.remote_data_set import staging_folder
 from theworld.download.download_settings import Settings, check_settings
 from theworld.download.state import State
@@ -78,14 +81,14 @@ def known_images(settings: Settings, root: Path, catalog: Catalog | None, data_s
     if not settings.images.is_dir():
         none = np.zeros(0, np.int64)
         return ImageTable(np.zeros(0, np.uint64), none, none, none, none, b"")
-    named = None if catalog is None else catalog.keys()
-    rejected = [id_key(entry_id) for entry_id in data_sets[0].rejected_images()]
 
     def needed(keys: np.ndarray) -> np.ndarray:
-        return files_to_look_at(keys, all_written(data_sets), named, rejected)
+        return files_needed(keys, catalog, all_written(data_sets), data_sets[0].rejected_images())
 
-    index = root / CONVERTER / FOLDER_INDEX
-    return scan_images(settings.images, settings.convert.image_folders, index=index, needed=needed, keep_index=False)
+    by_path = catalog is not None and catalog.form.by_path
+    index = root / CONVERTER / (PATH_INDEX if by_path else FOLDER_INDEX)
+    folders = settings.convert.image_folders
+    return scan_images(settings.images, folders, index=index, needed=needed, keep_index=False, by_path=by_path)
 
 
 def all_written(data_sets: list[DataSet]) -> np.ndarray:
@@ -100,9 +103,13 @@ def known_catalog(settings: Settings, root: Path, result: Status) -> Catalog | N
     except (UserError, OSError) as error:
         result.add("JSON", settings.convert.json, f"not to be had: {error}")
         return None
-    catalog = Catalog(root / CONVERTER, source.identity, settings.convert.keep_masks)
+    convert, state = settings.convert, root / CONVERTER
     size = in_bytes(source.identity["bytes"])
-    if not catalog.complete:
+    name = convert.format if convert.format != AUTO else known_format(source.identity, state, convert.keep_masks)
+    counts = images_of_entry(convert.world_latents, convert.most_images)
+    form = make_format(name, convert.boxes, counts) if name is not None else None
+    catalog = Catalog(state, source.identity, convert.keep_masks, form)
+    if name is None or not catalog.complete:
         result.add("JSON", settings.convert.json, f"{size}, not read by the converter yet")
         return None
     summary = catalog.summary
@@ -124,7 +131,7 @@ def wanted_keys(settings: Settings, state: State, catalog: Catalog | None) -> tu
         wanted = None
     if wanted is not None:
         return wanted.keys, state.finished(wanted.digest)
-    return None if catalog is None else catalog.keys(), False
+    return None if catalog is None else catalog.file_keys(), False
 
 
 def show_images(
@@ -195,16 +202,14 @@ def show_next(
         if settings.to == "mds":
             left &= ~positions(written, wanted)[1]
         result.add(section, "download", f"{int(left.sum()):,} images")
-    new = ~positions(written, scan.keys)[1]
-    for name, line in data_sets[0].rejected_images().items():
-        row, there = positions(scan.keys, np.array([id_key(name)], np.uint64))
-        if there[0] and (int(scan.sizes[row[0]]), int(scan.mtimes[row[0]])) == (line["size"], line["mtime_ns"]):
-            new[row[0]] = False
-    named = None if catalog is None else catalog.keys()
-    if named is not None:
-        new &= positions(np.sort(named), scan.keys)[1]
-    elif wanted is not None:
-        new &= positions(np.sort(wanted), scan.keys)[1]
+    rejected = data_sets[0].rejected_images()
+    if catalog is not None and catalog.form.by_path:
+        new, _ = entries_left(catalog, with_picture_sets(scan, catalog, written), written, rejected)
+    else:
+        new = images_by_name(scan, written, rejected)
+        named = wanted if catalog is None else catalog.keys()
+        if named is not None:
+            new &= positions(np.sort(named), scan.keys)[1]
     result.add(section, "conversion", f"{int(new.sum()):,} images")
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from theworld.data.entries.catalog import SeenKeys
 from theworld.data.entries.check_entry import BadEntry, check_filename, id_key, image_id
+from theworld.data.entries.repeated_ids import SeenKeys
 from theworld.data.entries.source import open_source
 from theworld.data.entries.stream import BrokenJson, read_entries
 from theworld.download.download_settings import Settings

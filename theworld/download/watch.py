@@ -12,11 +12,12 @@ from theworld.config.schema import Config
 from theworld.data.entries.check_entry import IMAGE_SUFFIXES
 from theworld.data.entries.scan import image_suffix
 from theworld.data.latents.column import latent_column
-from theworld.data.shards.convert import convert, stop_on_signal
+from theworld.data.shards.convert import convert
 from theworld.data.shards.convert_report import NO_IMAGE, Report
 from theworld.download.download_settings import check_settings
 from theworld.download.state import State
 from theworld.download.wanted import digest_of, identity_of
+from theworld.interrupts import stop_on_signal
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from theworld.errors import EXIT_REQUEUE, UserError
@@ -40,7 +40,7 @@ class End:
 
 def note_end(save_folder: Path, launch: int, exit_code: int, reason: str = "") -> None:
     """Append how this start ends; called on rank 0. A disk that is full loses the line and nothing else."""
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     line = {"launch": launch, "time": now, "exit_code": exit_code, "reason": hide_secrets(reason)}
     try:
         append_line(save_folder / FILE, line)

@@ -25,6 +25,15 @@ class Bar:
     kind: str
 
 
+@dataclass(frozen=True)
+class Dots:
+    """One value with its interval for each row of a figure: ``(value, low, high)``; ``floor`` is drawn through all."""
+
+    name: str
+    values: Sequence[tuple[float, float, float]]
+    floor: float
+
+
 def line_figure(curves: Sequence[tuple[str, Sequence[tuple[int, float]]]], stops: Sequence[int], unit: str) -> str:
     """Curves over batches as SVG.
 
@@ -61,6 +70,31 @@ def time_figure(bars: Sequence[Bar]) -> str:
     axes.set_yticks(range(len(bars)), [bar.label for bar in bars], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(unit)
+    return as_svg(figure)
+
+
+def interval_figure(rows: Sequence[str], series: Sequence[Dots], unit: str) -> str:
+    """Values with intervals as SVG, rows below one another, each series a little lower than the one before.
+
+    Args:
+        rows: names.
+        series: a value for each row; their floors are dashed.
+        unit: of the values.
+    """
+    figure, axes = new_figure(7.5, 0.34 * len(rows) + 0.9)
+    for place, dots in enumerate(series):
+        heights = [row + 0.22 * (place - (len(series) - 1) / 2) for row in range(len(rows))]
+        middles = [value for value, _, _ in dots.values]
+        spread = [[v - low for v, low, _ in dots.values], [high - v for v, _, high in dots.values]]
+        colour = f"C{place}"
+        axes.errorbar(
+            middles, heights, xerr=spread, fmt="o", color=colour, markersize=3.5, linewidth=1.2, label=dots.name
+        )
+        axes.axvline(dots.floor, color=colour, linestyle="--", linewidth=0.8)
+    axes.set_yticks(range(len(rows)), list(rows), fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel(unit)
+    axes.legend(frameon=False, labelcolor=GREY, fontsize=8)
     return as_svg(figure)
 
 

@@ -1,4 +1,4 @@
-// Regions and the sentences that name them light up together; j and k walk from sample to sample.
+// Regions and the sentences that name them light up together; j and k walk from sample to sample, m switches masks.
 const numbers = one => new Set(one.dataset.regions.split(" "));
 function light(from, on) {
   const part = from.closest("[data-regions]");
@@ -12,8 +12,11 @@ for (const [event, on] of [["mouseover", true], ["mouseout", false], ["focusin",
   document.addEventListener(event, happened => light(happened.target, on));
 }
 document.addEventListener("keydown", event => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const masks = document.querySelector("#masks");
+  if (event.key === "m" && masks) masks.checked = !masks.checked;
   const step = {j: 1, k: -1}[event.key];
-  if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!step) return;
   const all = [...document.querySelectorAll(".sample")];
   const here = all.indexOf(document.activeElement.closest(".sample"));
   const next = all[Math.min(Math.max(here + step, 0), all.length - 1)];

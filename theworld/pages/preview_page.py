@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from theworld.data.batches.sample_encoder import SampleEncoder
-from theworld.data.samples.decode import decode_sample
-from theworld.data.samples.regions import read_turns, unique_regions
+from theworld.data.samples.decode import box_owners, decode_sample, stored_turns
+from theworld.data.samples.regions import unique_regions
 from theworld.errors import UserError
 from theworld.files import read_json_lines
 from theworld.pages.page_file import render
@@ -77,6 +77,7 @@ def preview(root: Path, wanted: Wanted, encoder: SampleEncoder | None = None, dr
         how=how,
         counted=encoder is not None,
         samples=shown,
+        masked=any(region.mask for one in shown for region in one.regions),
         rejected=rejected[: wanted.count],
         rejected_total=len(rejected),
     )
@@ -86,10 +87,10 @@ def is_of_kind(sample: dict[str, Any], kind: str, encoder: SampleEncoder | None)
     """Whether a stored sample is truncated, or irregular; no more of it is looked at than that takes."""
     if kind == "irregular":
         decoded = decode_sample(sample, draw_bboxes=False)
-        return bool(decoded.problems or undrawn(decoded.turns, len(unique_regions(sample["bbox"]))))
+        return bool(decoded.problems or undrawn(decoded.turns, len(unique_regions(sample["bbox"], box_owners(sample)))))
     assert encoder is not None
-    turns, _ = read_turns(sample["conversations"], sample["bbox"])
-    return encoder.encode_turns(turns)[2] < len(turns)
+    turns, _, pictures = stored_turns(sample)
+    return encoder.encode_turns(turns, pictures)[2] < len(turns)
 
 
 def rejected_of(root: Path) -> list[dict[str, Any]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from markupsafe import Markup
 
 from theworld.audit import Audit
 from theworld.checkpoint.on_disk import list_checkpoints
+from theworld.config.hub_url import REPO
 from theworld.errors import UserError
 from theworld.files import read_json_lines
 from theworld.monitor.ends import End, read_ends
@@ -24,12 +26,13 @@ from theworld.pages.page_file import render
 from theworld.pages.run_curves import Curves, read_curves
 from theworld.plain_text import hide_secrets
 from theworld.run_audit import audit_run
+from theworld.uploaded import Uploads, read_uploads
 
 log = logging.getLogger(__name__)
 
 FIGURES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("Loss", ("loss/train/total", "metrics/*"), "nats per answer token"),
-    ("Learning rate", ("lr-*",), ""),
+    ("Learning rate", ("lr/*", "lr-*"), ""),
     ("Throughput", ("throughput/samples_per_sec",), "samples/s"),
     ("Model FLOPs utilisation", ("throughput/device/mfu",), "share"),
     ("Time that the loader was waited for", ("loader/wait_share",), "share"),
@@ -45,6 +48,8 @@ COUNTS = {
     "data/lost_steps": "steps left out, not finite",
     "run/steps_lost": "steps lost by stops",
 }
+HUB = "https://huggingface.co"
+COMMIT = re.compile("[0-9a-f]{40}")
 MOST_STARTS = 200
 MOST_ROWS = 50
 
@@ -78,7 +83,7 @@ def run_page(save_folder: Path, audited: bool = True) -> str:
     return render(
         "run.html",
         name=save_folder.resolve().name,
-        written=datetime.now(timezone.utc).isoformat(timespec="minutes"),
+        written=datetime.now(UTC).isoformat(timespec="minutes"),
         rows=as_rows(status),
         state=status.state,
         audit=audit_of(save_folder) if audited else None,
@@ -107,7 +112,7 @@ def read_starts(save_folder: Path, status: RunStatus, curves: Curves) -> list[St
         raise UserError(f"{save_folder / 'launches.jsonl'}: damaged ({error})") from error
     starts = []
     for place, (line, number, begin) in enumerate(zip(lines, numbers, begins, strict=True)):
-        following = begins[place + 1] if place + 1 < len(begins) else datetime.now(timezone.utc).timestamp()
+        following = begins[place + 1] if place + 1 < len(begins) else datetime.now(UTC).timestamp()
         end = ends.get(number)
         newest = place == len(lines) - 1
         if end is not None and end.time:
@@ -140,6 +145,8 @@ def figures_of(curves: Curves, starts: Sequence[Start]) -> list[tuple[str, Marku
     found = []
     for title, names, unit in FIGURES:
         shown = [(name, curves.points(name)) for name in sorted(curves.values) if any(fits(name, one) for one in names)]
+        if any(name.startswith("lr/") for name, _ in shown):  # the same rates by the names of their parts
+            shown = [(name, points) for name, points in shown if not name.startswith("lr-")]
         if shown:
             found.append((title, Markup(line_figure(shown, [stop for stop in stops if stop], unit))))
     return found
@@ -161,7 +168,8 @@ def audit_of(save_folder: Path) -> Audit | str:
 
 
 def checkpoints_of(save_folder: Path) -> list[dict[str, Any]]:
-    """Name, batch, size and age of each checkpoint, newest first."""
+    """Name, batch, size, and place on the Hub of each checkpoint, newest first; those that only the Hub has too."""
+    uploads = read_uploads(save_folder)
     found = []
     for checkpoint in list_checkpoints(save_folder)[:MOST_ROWS]:
         try:
@@ -169,7 +177,21 @@ def checkpoints_of(save_folder: Path) -> list[dict[str, Any]]:
         except FileNotFoundError:  # removed meanwhile, as the retention does
             continue
         found.append({"name": one.name, "batch": one.batch, "size": size(one.bytes), "whole": one.whole})
-    return found
+    here = {one["batch"] for one in found}
+    gone = sorted({*uploads.commits, uploads.batch} - here - {-1}, reverse=True)[:MOST_ROWS]
+    found += [{"name": None, "batch": batch, "size": "", "whole": True} for batch in gone]
+    found.sort(key=lambda one: -one["batch"])
+    return [{**one, "hub": hub_place(uploads, one["batch"])} for one in found]
+
+
+def hub_place(uploads: Uploads, batch: int) -> dict[str, str] | None:
+    """Name and address of the commit that has a checkpoint; None if it is not known to be on the Hub."""
+    commit = uploads.commits.get(batch, "")
+    # The file lies in a folder that others may write: what is no name is not made a link.
+    if not REPO.fullmatch(uploads.repo) or not (COMMIT.fullmatch(commit) if commit else batch == uploads.batch):
+        return None
+    name = f"{uploads.repo}@{commit[:8]}" if commit else uploads.repo
+    return {"name": name, "address": f"{HUB}/{uploads.repo}/tree/{commit or 'main'}"}
 
 
 def evaluations_of(save_folder: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -186,4 +208,4 @@ def evaluations_of(save_folder: Path) -> list[tuple[str, dict[str, Any]]]:
 
 def moment(seconds: float) -> str:
     """A time since 1970 as a person reads it, UTC."""
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -10,17 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from theworld.data.batches.sample_encoder import SampleEncoder
+from theworld.data.entries.columns import MASKS, MORE_IMAGES, WORLD_LATENTS
 from theworld.data.samples.boxes import COLOURS
-from theworld.data.samples.decode import decode_sample, scale_regions
-from theworld.data.samples.regions import CITATION, LONGEST_NUMBER, Turn, unique_regions
+from theworld.data.samples.decode import box_owners, decode_sample, scale_regions
+from theworld.data.samples.regions import CITATION, LONGEST_NUMBER, Region, Turn, mention_numbers, unique_regions
+from theworld.pages.mask_outline import outline
 
 LONGEST_SIDE = 640
 """Pixels of the picture on the page."""
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
-NOT_SHOWN = ("image", "masks", "world_latents")
+NOT_SHOWN = ("image", MORE_IMAGES, MASKS, WORLD_LATENTS)
 """Columns that are no text."""
 
 
@@ -52,6 +55,10 @@ class ShownRegion:
     width: float
     height: float
     colour: str
+    mask: str = ""
+    """The outline of its mask, a path of SVG; "" where the data set keeps none."""
+    stretch: str = ""
+    """What lays that over the picture."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +73,23 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class ShownPicture:
+    """A picture with the regions in it."""
+
+    address: str
+    """A ``data:`` address."""
+    width: int
+    height: int
+    regions: tuple[ShownRegion, ...]
+
+
+@dataclass(frozen=True)
 class ShownSample:
     """All that a page says of a sample."""
 
     id: str
     generation: str
-    picture: str
-    """A ``data:`` address."""
-    width: int
-    height: int
-    regions: tuple[ShownRegion, ...]
+    pictures: tuple[ShownPicture, ...]
     turns: tuple[ShownTurn, ...]
     warnings: tuple[str, ...]
     entry: str
@@ -84,6 +98,11 @@ class ShownSample:
     """None: without a model nothing is counted, and nothing cut."""
     truncated: bool = False
     irregular: bool = field(default=False)
+
+    @property
+    def regions(self) -> tuple[ShownRegion, ...]:
+        """Those of all pictures."""
+        return tuple(region for picture in self.pictures for region in picture.regions)
 
 
 def show_sample(
@@ -98,8 +117,7 @@ def show_sample(
         draw_bboxes: as in training.
     """
     decoded = decode_sample(stored, draw_bboxes)
-    size = decoded.image.size
-    regions = scale_regions(unique_regions(stored["bbox"]), stored.get("annotation_size"), size)
+    regions = unique_regions(stored["bbox"], box_owners(stored))
     encoded = encoder(decoded) if encoder is not None else None
     no_loss = encoded.no_loss if encoded is not None else decoded.no_loss
     kept = len(decoded.turns) - (encoded.turns_cut if encoded is not None else 0)
@@ -108,19 +126,24 @@ def show_sample(
         ShownTurn(sentences(turn.question), sentences(turn.answer), state)
         for turn, state in zip(decoded.turns, states, strict=True)
     )
+    outlines = {number: outline(mask) for number, mask in first_masks(stored).items()}
+    pictures = [
+        ([one for one in regions if one.picture == place], pixels) for place, pixels in enumerate(decoded.pictures)
+    ]
     warnings = [*decoded.problems, *undrawn(decoded.turns, len(regions))]
     irregular = bool(warnings)
     if no_loss:
         warnings.insert(0, f"nothing of this sample is trained on: {no_loss}")
     if "cut" in states:
         warnings.append(f"{states.count('cut')} of {len(states)} turns are beyond max_seq_len and cut")
+    warnings += [f"mask {number}: damaged, not drawn" for number, drawn in outlines.items() if drawn is None]
     return ShownSample(
         id=decoded.id,
         generation=generation,
-        picture=data_address(decoded.image),
-        width=size[0],
-        height=size[1],
-        regions=tuple(shown_region(region.number, region.box) for region in regions) if draw_bboxes else (),
+        pictures=tuple(
+            show_picture(pixels, own if draw_bboxes else [], stored.get("annotation_size"), outlines)
+            for own, pixels in pictures
+        ),
         turns=turns,
         warnings=tuple(warnings),
         entry=json.dumps({key: plain(value) for key, value in stored.items() if key not in NOT_SHOWN}, indent=1),
@@ -128,6 +151,19 @@ def show_sample(
         truncated=encoded is not None and encoded.turns_cut > 0,
         irregular=irregular,
     )
+
+
+def show_picture(
+    pixels: np.ndarray,
+    regions: list[Region],
+    annotated: Sequence[int] | None,
+    outlines: Mapping[int, tuple[str, int, int] | None],
+) -> ShownPicture:
+    """A picture (H, W, 3) uint8 with the regions of its annotation, which is of (height, width)."""
+    size = pixels.shape[1], pixels.shape[0]
+    scaled = scale_regions(regions, annotated, size)
+    shown = tuple(shown_region(one.number, one.box, outlines.get(one.number), size) for one in scaled)
+    return ShownPicture(data_address(Image.fromarray(pixels)), *size, shown)
 
 
 def plain(value: Any) -> Any:
@@ -151,10 +187,22 @@ def undrawn(turns: Sequence[Turn], count: int) -> list[str]:
     return [f"Region [{number}] is named, but has no box" for number in sorted(numbers) if number >= count]
 
 
-def shown_region(number: int, box: Sequence[float]) -> ShownRegion:
-    """A region with its sides in order."""
+def first_masks(stored: Mapping[str, Any]) -> dict[int, Any]:
+    """Region number to the mask of its first mention; {} where the data set keeps none (``convert.keep_masks``)."""
+    masks: dict[int, Any] = {}
+    for number, mask in zip(mention_numbers(stored["bbox"], box_owners(stored)), stored.get(MASKS) or (), strict=False):
+        masks.setdefault(number, mask)
+    return masks
+
+
+def shown_region(
+    number: int, box: Sequence[float], mask: tuple[str, int, int] | None, size: tuple[int, int]
+) -> ShownRegion:
+    """A region with its sides in order, and its mask over a picture of (width, height)."""
     (left, right), (top, bottom) = sorted((box[0], box[2])), sorted((box[1], box[3]))
-    return ShownRegion(number, left, top, right - left, bottom - top, COLOURS[number % len(COLOURS)])
+    path, across, down = mask or ("", 1, 1)
+    stretch = f"scale({size[0] / across:.6g} {size[1] / down:.6g})" if path else ""
+    return ShownRegion(number, left, top, right - left, bottom - top, COLOURS[number % len(COLOURS)], path, stretch)
 
 
 def count_tokens(encoder: SampleEncoder, ids: Sequence[int], labels: Sequence[int]) -> Tokens:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from theworld.config.schema import Config
 from theworld.data.batches.sample_encoder import SampleEncoder
 from theworld.errors import UserError
@@ -17,6 +19,7 @@ from theworld.preflight.machine_checks import (
     check_versions,
 )
 from theworld.preflight.verdicts import FAIL, OK, Verdict, check
+from theworld.train.check_succession import check_succession
 from theworld.train.check_training import check_training
 from theworld.train.memory import MemoryOfRun
 
@@ -63,6 +66,16 @@ def check_run(
         check("GPU memory", lambda: check_memory(config, memory, ranks, gpu)),
         check("Hub", lambda: check_hub_rights(config)),
     ]
+
+
+def check_order_of_stages(stages: Sequence[tuple[str, Config]]) -> Verdict:
+    """Whether each stage can begin with the weights of the one before."""
+
+    def look() -> Verdict:
+        check_succession(stages)
+        return Verdict("stages", OK, " -> ".join(name for name, _ in stages))
+
+    return check("stages", look)
 
 
 def check_configuration(config: Config, ranks: int, has_gpu: bool | None) -> Verdict:

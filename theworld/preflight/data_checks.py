@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
+from theworld.config.data_places import NamedPlace, places_of
 from theworld.config.schema import Config
 from theworld.data.batches.expectation import promised_samples, remember
+from theworld.data.batches.mixture import PassMix, Share, copies_at, portions
 from theworld.data.batches.sample_encoder import SampleEncoder
-from theworld.data.cache.snapshot import read_snapshot
-from theworld.data.samples.regions import read_turns
+from theworld.data.cache.snapshot import Snapshot, mix, read_snapshot
+from theworld.data.samples.decode import stored_turns
 from theworld.errors import UserError
 from theworld.evaluation.intervals import wilson
+from theworld.model.processing import without_world
 from theworld.monitor.status_table import size
 from theworld.pages.pick_samples import StoredSamples
 from theworld.preflight.verdicts import FAIL, OK, UNKNOWN, WARN, Verdict
@@ -27,22 +30,45 @@ MOST_CUT = 5.0
 BINS = 12
 
 
-def source_of(config: Config) -> str:
-    """Where the data set is.
+@dataclass(frozen=True)
+class DataSets:
+    """The data sets that a run trains on."""
 
-    Raises:
-        UserError: the configuration does not say.
-    """
-    dataset = config.train_loader.dataset
-    where = dataset.remote or dataset.local
-    if where is None:
+    places: list[NamedPlace]
+    snapshots: list[Snapshot]
+
+    @classmethod
+    def read(cls, config: Config) -> DataSets:
+        """Read their manifests.
+
+        Raises:
+            UserError: the configuration does not say where one is, or it is not there.
+        """
+        places = places_of(config.train_loader)
+        return cls(places, [read_snapshot(origin_of(place)) for place in places])
+
+    @property
+    def together(self) -> Snapshot:
+        """As one."""
+        return mix([place.name for place in self.places], self.snapshots)
+
+    def first_pass(self, seed: int) -> PassMix:
+        """What a pass takes of them."""
+        shares = [Share(place.name, place.rule, place.value) for place in self.places]
+        return PassMix.begin(portions(shares, [one.samples for one in self.snapshots], {}, seed))
+
+
+def origin_of(place: NamedPlace) -> str:
+    """Where a data set is."""
+    if place.origin is None:
         raise UserError("train_loader.dataset.remote: not set")
-    return f"{where.rstrip('/')}/{dataset.split}" if dataset.split else where
+    return place.origin
 
 
 def check_data_set(config: Config) -> Verdict:
     """What the data set holds, from its manifest."""
-    snapshot = read_snapshot(source_of(config))
+    data_sets = DataSets.read(config)
+    snapshot = data_sets.together
     promised = promised_samples(snapshot)
     figures = {
         "samples": snapshot.samples,
@@ -51,21 +77,26 @@ def check_data_set(config: Config) -> Verdict:
         "bytes": sum(snapshot.shard_bytes),
         "json_samples": promised,
     }
-    if not snapshot.samples:
-        return Verdict("data set", FAIL, f"{snapshot.source}: holds no sample yet", figures)
+    empty = [one.source for one in data_sets.snapshots if not one.samples]
+    if empty:
+        return Verdict("data set", FAIL, f"{empty[0]}: holds no sample yet", figures)
     share = "" if promised is None else f" ({100 * snapshot.samples / max(promised, 1):.1f} % of what the JSON names)"
     text = (
         f"{snapshot.samples:,} samples{share} in {len(snapshot.generations)} generations, {len(snapshot.shards):,} "
         f"shards, {size(sum(snapshot.shard_bytes))}"
     )
+    if data_sets.places[0].name:
+        pairs = zip(data_sets.places, data_sets.snapshots, strict=True)
+        text += f": {', '.join(f'{place.name} {one.samples:,}' for place, one in pairs)}"
     return Verdict("data set", OK, text, figures)
 
 
 def check_steps(config: Config, samples_per_second: float | None) -> Verdict:
     """Optimizer steps of a pass, and its hours at a rate of all ranks together."""
-    snapshot = read_snapshot(source_of(config))
-    expectation = remember(config, earlier_starts(Path(str(config.save_folder))), snapshot)
-    samples = max(snapshot.samples, expectation.samples(snapshot) or 0)
+    data_sets = DataSets.read(config)
+    first = data_sets.first_pass(config.seed)
+    expectation = remember(config, earlier_starts(Path(str(config.save_folder))), data_sets.together)
+    samples = max(copies_at(first, first.known[-1]), expectation.copies(data_sets.snapshots, first) or 0)
     steps = math.ceil(samples / config.global_train_batch_size)
     figures = {"steps": steps, "samples": samples}
     text = f"{steps:,} steps of {config.global_train_batch_size} samples"
@@ -94,32 +125,34 @@ class Shares:
 
 def check_samples(config: Config, encoder: SampleEncoder, seed: int) -> list[Verdict]:
     """Shares of samples cut and irregular with their intervals, and their lengths."""
-    where = source_of(config)
-    if "://" in where:
-        return [Verdict("samples", UNKNOWN, f"{where}: the shards are not on this machine")]
-    stored = StoredSamples(Path(where))
-    shares = look_at(stored, encoder, stored.some(SAMPLES, seed))
+    places = [(origin_of(place), place.world) for place in places_of(config.train_loader)]
+    away = [where for where, _ in places if "://" in where]
+    if away:
+        return [Verdict("samples", UNKNOWN, f"{away[0]}: the shards are not on this machine")]
+    shares = Shares()
+    for where, world in places:
+        stored = StoredSamples(Path(where))
+        own = encoder if world else SampleEncoder(without_world(encoder.processor), encoder.max_seq_len)
+        look_at(stored, own, stored.some(math.ceil(SAMPLES / len(places)), seed), shares)
     return [cut_verdict(shares, encoder), irregular_verdict(shares), length_verdict(shares, encoder)]
 
 
-def look_at(stored: StoredSamples, encoder: SampleEncoder, places: list[int]) -> Shares:
-    """Render and tokenize samples as training does; pictures are not decoded."""
-    shares = Shares()
+def look_at(stored: StoredSamples, encoder: SampleEncoder, places: list[int], shares: Shares) -> None:
+    """Render and tokenize samples as training does, and count what is found; pictures are not decoded."""
     for place in places:
         sample = stored[place]
-        turns, problems = read_turns(sample["conversations"], sample["bbox"])
+        turns, problems, pictures = stored_turns(sample)
         shares.looked += 1
         shares.irregular += bool(problems)
         if not turns:
             shares.useless += 1
             continue
-        ids, _, kept = encoder.encode_turns(turns)
+        ids, _, kept = encoder.encode_turns(turns, pictures)
         shares.lengths.append(len(ids))
         shares.turns += len(turns)
         shares.turns_cut += len(turns) - kept
         shares.cut += kept < len(turns)
         shares.useless += kept == 0
-    return shares
 
 
 def with_interval(part: int, whole: int) -> str:
@@ -176,7 +209,7 @@ def length_verdict(shares: Shares, encoder: SampleEncoder) -> Verdict:
     }
     text = (
         f"{sparkline(counts)} median {middle:,}, 99 % below {most:,}, longest {lengths.max():,}; of each {image} for "
-        f"the image and {world} for the world"
+        f"an image and {world} for its world"
     )
     return Verdict("tokens a sample", OK, text, figures)
 

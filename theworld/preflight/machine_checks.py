@@ -13,12 +13,11 @@ from packaging.requirements import Requirement
 from theworld.config.schema import Config
 from theworld.config.sizes import parse_bytes
 from theworld.data.cache.shard_cache import default_cache_folder, make_cache_folder
-from theworld.data.cache.snapshot import read_snapshot
 from theworld.data.cache.space import check_capacity
 from theworld.files import nearest_folder
 from theworld.hub.access import check_write_access
 from theworld.monitor.status_table import size
-from theworld.preflight.data_checks import source_of
+from theworld.preflight.data_checks import DataSets
 from theworld.preflight.verdicts import FAIL, OK, UNKNOWN, WARN, Verdict
 from theworld.train.fit_memory import fit_memory, needs
 from theworld.train.memory import GIB, STATES_PER_WEIGHT, MemoryOfRun
@@ -48,13 +47,16 @@ def check_versions() -> Verdict:
 def check_cache(config: Config) -> Verdict:
     """Room for the cache of shards on this node's disk; its folder is made, as the run would."""
     dataset = config.train_loader.dataset
-    if dataset.remote is None:
+    data_sets = DataSets.read(config)
+    remotes = [place.remote for place in data_sets.places if place.remote is not None]
+    if not remotes:
         return Verdict("cache", OK, "shards are read in place")
-    folder = Path(dataset.local) if dataset.local else default_cache_folder(dataset.remote)
+    folder = Path(dataset.local) if dataset.local else default_cache_folder(*remotes)
     make_cache_folder(folder, shared=dataset.local is not None)
     given = dataset.cache_limit
     limit = None if given is None else parse_bytes("train_loader.dataset.cache_limit", given)
-    sizes = read_snapshot(source_of(config)).shard_bytes
+    pairs = zip(data_sets.places, data_sets.snapshots, strict=True)
+    sizes = [size for place, snapshot in pairs if place.remote is not None for size in snapshot.shard_bytes]
     room, whole = check_capacity(folder, limit, sizes), sum(sizes)
     figures = {"folder": str(folder), "room_bytes": room, "whole_bytes": whole}
     text = f"{folder}: room for {size(room)}, the data set has {size(whole)}"
