@@ -1,9 +1,11 @@
-"""The converter beside a plain MDSWriter loop, LitData, WebDataset and cp -r, on the same files in one run.
+"""The converter beside MDSWriter, LitData, WebDataset and cp -r, on the same files in one run.
 
-    python benchmarks/convert.py [--images 10000] [--folder DIR] [--workers N] [--rounds 3]
+    python -m benchmarks.convert [--images 10000] [--folder DIR] [--workers N] [--rounds 3] [--no-rivals]
 
 Needs about three times the images' size on disk (10,000 images: 9 GB), all of it removed at the end.
-LitData and WebDataset are not among the project's dependencies: pip install litdata webdataset.
+LitData, WebDataset and the JSON reader that the others use are in an environment that is made for them
+(benchmarks/rivals.py); ``--no-rivals`` leaves out what needs it. MDSWriter runs as one loop, and as one process for
+each worker, each with a slice of the parsed JSON and a folder of its own, joined by merge_index, hashed or not.
 
 Each contender is timed in a process of its own, in turn, `rounds` times, and the median counts.
 The others' imports are not counted; the converter's whole command is. Files are in the page cache.
@@ -14,8 +16,8 @@ second time that ends, for each, when a sync after it has returned.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -25,12 +27,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psutil
 from PIL import Image
 
+from benchmarks.machine import head, row, spread
+from benchmarks.rivals import WHY_NOT, environment, version_in
 from theworld.data.entries.catalog import Catalog
 from theworld.data.entries.columns import columns_with
 from theworld.data.entries.scan import scan_images
@@ -41,7 +46,7 @@ from theworld.data.shards.write_shard import ShardWriter
 from theworld.synthetic import generate
 
 RENDERED = 400
-HERE = Path(__file__).resolve()
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def make_raw(folder: Path, images: int) -> None:
@@ -82,6 +87,7 @@ def load_sample(entry: dict[str, Any], raw: Path) -> dict[str, Any]:
         "height": height,
         "conversations": entry["conversations"],
         "bbox": entry["bbox"],
+        "annotation_size": [height, width],
     }
 
 
@@ -94,6 +100,33 @@ def run_mdswriter(raw: Path, out: Path, workers: int) -> float:
         for sample in read_samples(raw):
             writer.write(sample)
     return time.perf_counter() - started
+
+
+def run_mdswriters(raw: Path, out: Path, workers: int, hashes: tuple[str, ...] = ("xxh128",)) -> float:
+    """As Streaming's documentation has it for many processes."""
+    from streaming.base.util import merge_index
+
+    clock = [time.perf_counter()]
+    entries = json.loads((raw / "openspatial.json").read_bytes())
+    clock.append(time.perf_counter())
+    parts = [(entries[number::workers], raw, out / f"part-{number}", hashes) for number in range(workers)]
+    with multiprocessing.get_context("fork").Pool(workers) as pool:
+        pool.starmap(write_part, parts)
+    clock.append(time.perf_counter())
+    merge_index(str(out), keep_local=True)
+    clock.append(time.perf_counter())
+    parsed, written, merged = (after - before for before, after in pairwise(clock))
+    print(f"JSON {parsed:.2f} s, writing {written:.2f} s, merge_index {merged:.2f} s", file=sys.stderr)
+    return clock[-1] - clock[0]
+
+
+def write_part(entries: list[dict[str, Any]], raw: Path, out: Path, hashes: tuple[str, ...]) -> None:
+    from streaming import MDSWriter
+
+    columns = {column.name: column.encoding for column in columns_with()}
+    with MDSWriter(columns=columns, out=str(out), hashes=list(hashes)) as writer:
+        for entry in entries:
+            writer.write(load_sample(entry, raw))
 
 
 def run_litdata(raw: Path, out: Path, workers: int) -> float:
@@ -141,7 +174,7 @@ def run_theworld(raw: Path, out: Path, workers: int) -> float:
     }
     yaml = raw / "benchmark.yaml"
     yaml.write_text(json.dumps(config))
-    command = [sys.executable, str(HERE.parents[1] / "convert" / "to_mds.py"), str(yaml)]
+    command = [sys.executable, str(ROOT / "convert" / "to_mds.py"), str(yaml)]
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         peak = peak_memory(process)
@@ -175,23 +208,32 @@ def resident(process: psutil.Process) -> int:
 CONTENDERS: dict[str, Callable[[Path, Path, int], float]] = {
     "theworld": run_theworld,
     "mdswriter": run_mdswriter,
+    "mdswriters": run_mdswriters,
+    "mdswriters, no hashes": partial(run_mdswriters, hashes=()),
     "litdata": run_litdata,
     "webdataset": run_webdataset,
     "cp -r": run_copy,
 }
-NAMES = {"mdswriter": "plain MDSWriter loop", "litdata": "LitData optimize", "webdataset": "WebDataset tar"}
+NAMES = {
+    "mdswriter": "plain MDSWriter loop",
+    "mdswriters": "MDSWriter in each of the processes, merge_index",
+    "mdswriters, no hashes": "the same without hashes",
+    "litdata": "LitData optimize",
+    "webdataset": "WebDataset tar",
+}
+RIVALS = ("mdswriter", "litdata", "webdataset")
+"""What needs the rivals' environment: two themselves, and what reads the JSON bit by bit."""
 
 
-def missing() -> list[str]:
-    return [name for name in ("litdata", "webdataset") if importlib.util.find_spec(name) is None]
-
-
-def time_contender(name: str, raw: Path, folder: Path, workers: int) -> tuple[float, float]:
+def time_contender(name: str, raw: Path, folder: Path, workers: int, python: str) -> tuple[float, float]:
     """Seconds of one run in a fresh process, and seconds until its output is on the disk."""
     out = folder / "out"
     os.sync()
-    command = [sys.executable, str(HERE), "--contender", name, "--folder", str(raw), "--workers", str(workers)]
-    done = subprocess.run([*command, "--out", str(out)], stdout=subprocess.PIPE, text=True, check=False)
+    command = [python, "-m", "benchmarks.convert", "--contender", name, "--folder", str(raw), "--workers", str(workers)]
+    settings = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "--out", str(out)], cwd=ROOT, env=settings, stdout=subprocess.PIPE, text=True, check=False
+    )
     started = time.perf_counter()
     os.sync()
     flushed = time.perf_counter() - started
@@ -249,32 +291,39 @@ def time_stages(raw: Path, folder: Path) -> dict[str, float]:
     return seconds
 
 
-def compare(folder: Path, images: int, workers: int, rounds: int) -> None:
+def compare(folder: Path, images: int, workers: int, rounds: int, rivals: bool, chosen: list[str]) -> None:
+    python, fault = environment("loader") if rivals else (None, WHY_NOT)
     raw = folder / "raw"
     raw.mkdir()
     print(f"rendering and copying {images:,} images ...", file=sys.stderr)
     make_raw(raw, images)
     size = sum(entry.stat().st_size for entry in os.scandir(raw / "images"))
-    names = [name for name in CONTENDERS if name not in missing()]
-    time_contender("cp -r", raw, folder, workers)  # not counted: the first to write here waits for the disk to grow
+    names = [name for name in chosen if python or name not in RIVALS]
+    time_contender(
+        "cp -r", raw, folder, workers, sys.executable
+    )  # not counted: the first to write here waits for the disk to grow
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for number in range(rounds):
         for name in names:
-            times[name].append(time_contender(name, raw, folder, workers))
+            interpreter = python if python and name in RIVALS else sys.executable
+            times[name].append(time_contender(name, raw, folder, workers, interpreter))
             print(f"round {number + 1}: {name}: {times[name][-1][0]:.2f} s", file=sys.stderr)
     medians = {name: [statistics.median(column) for column in zip(*runs, strict=True)] for name, runs in times.items()}
     own, own_on_disk = medians["theworld"]
     print(f"{images:,} images, {size / 1e6:,.0f} MB, {workers} workers, median of {rounds}")
-    print("| | seconds | images/s | MB/s | the converter is | until on disk | the converter is |")
-    print("|---|---|---|---|---|---|---|")
+    print(head("", "seconds", "spread", "images/s", "MB/s", "the converter is", "until on disk", "the converter is"))
     for name, (seconds, on_disk) in medians.items():
+        apart = spread([run[0] for run in times[name]])
         ratios = [f"{seconds / own:.2f}x as fast", f"{on_disk / own_on_disk:.2f}x as fast"]
         if name == "theworld":
             ratios = ["", ""]
-        speeds = [f"{seconds:.2f}", f"{images / seconds:,.0f}", f"{size / 1e6 / seconds:,.0f}"]
-        print("| " + " | ".join([NAMES.get(name, name), *speeds, ratios[0], f"{on_disk:.2f} s", ratios[1]]) + " |")
-    for name in missing():
-        print(f"{NAMES[name]}: not measured, it is not installed: pip install {name}")
+        speeds = [f"{seconds:.2f}", apart, f"{images / seconds:,.0f}", f"{size / 1e6 / seconds:,.0f}"]
+        title = NAMES.get(name, name)
+        if python and name in ("litdata", "webdataset"):
+            title += f" {version_in(python, name)}"
+        print(row(title, *speeds, ratios[0], f"{on_disk:.2f} s", ratios[1]))
+    for name in [one for one in chosen if one in RIVALS and python is None]:
+        print(row(NAMES[name], f"not measured: {fault}", *[""] * 6))
     grown, nothing = time_growth(raw, folder, workers, images)
     share = grown / own
     print("Where the time goes, in one process without overlap:")
@@ -289,6 +338,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder under $TMPDIR")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
+    parser.add_argument("--no-rivals", action="store_true")
     parser.add_argument("--contender", choices=list(CONTENDERS), help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -296,7 +347,7 @@ def main() -> int:
         print(CONTENDERS[options.contender](options.folder, options.out, options.workers))
         return 0
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="theworld-benchmark-") as folder:
-        compare(Path(folder), options.images, options.workers, options.rounds)
+        compare(Path(folder), options.images, options.workers, options.rounds, not options.no_rivals, options.only)
     return 0
 
 

@@ -1,9 +1,13 @@
-"""The downloader against the official one's way, from a local double of S3 with some latency:
+"""The downloader against the official one's way and other clients, from a local double of S3 with some latency:
 
-    python benchmarks/download.py [--images 3000] [--latency 0.02]
+    python -m benchmarks.download [--images 3000] [--latency 0.02] [--no-rivals]
 
 The official downloader of OpenImages is a pool of five threads that call boto3's ``download_file``; here it runs with
-five, and with ten. All take the same objects, photos of about 300 kB, from one server process on this machine
+five, ten and 64. aioboto3 and obstore (the Rust crate object_store, from which s5cmd-like speed is to be expected) keep
+64 requests in flight, read each object whole and write it; neither checks what arrived, renames, or remembers. They run
+in an environment that is made for them (benchmarks/rivals.py); ``--no-rivals`` leaves them out.
+
+All take the same objects, photos of about 300 kB, from one server process on this machine
 (``tests/download/cheap_double.py``); ours is the command itself, its start included, which matters
 less the more images there are. Prints images a second, and the processor time that an image takes in the downloader and
 in the server: on few cores, which both share, that and not the latency is the limit for photos of 300 kB;
@@ -13,6 +17,7 @@ in the server: on few cores, which both share, that and not the latency is the l
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import resource
@@ -21,13 +26,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from benchmarks.machine import head, row, spread
+from benchmarks.rivals import WHY_NOT, environment, version_in
+
 ROOT = Path(__file__).resolve().parents[1]
 DISTINCT = 50
+OTHERS = ("boto3 10", "boto3 64")
+"""Left out where there are too few images to tell anything."""
 BUCKET = "open-images-dataset"
 
 
@@ -68,6 +79,52 @@ def run_boto3(endpoint: str, ids: list[str], out: Path, threads: int) -> None:
             pass
 
 
+def run_aioboto3(endpoint: str, ids: list[str], out: Path, requests: int) -> None:
+    import aioboto3  # pyright: ignore[reportMissingImports] - in an environment of its own
+    import botocore
+    from botocore.config import Config
+
+    async def fetch_all() -> None:
+        config = Config(signature_version=botocore.UNSIGNED, max_pool_connections=requests)
+        session = aioboto3.Session(region_name="us-east-1")
+        async with session.client("s3", endpoint_url=endpoint, config=config) as client:
+
+            async def fetch(name: str) -> None:
+                answer = await client.get_object(Bucket=BUCKET, Key=f"train/{name}.jpg")
+                async with answer["Body"] as body:
+                    (out / f"{name}.jpg").write_bytes(await body.read())
+
+            await side_by_side(fetch, ids, requests)
+
+    out.mkdir()
+    asyncio.run(fetch_all())
+
+
+def run_obstore(endpoint: str, ids: list[str], out: Path, requests: int) -> None:
+    from obstore.store import S3Store  # pyright: ignore[reportMissingImports] - in an environment of its own
+
+    out.mkdir()
+    options: Any = {"allow_http": True}
+    store = S3Store(BUCKET, endpoint=endpoint, region="us-east-1", skip_signature=True, client_options=options)
+
+    async def fetch(name: str) -> None:
+        answer = await store.get_async(f"train/{name}.jpg")
+        (out / f"{name}.jpg").write_bytes(await answer.bytes_async())
+
+    asyncio.run(side_by_side(fetch, ids, requests))
+
+
+async def side_by_side(fetch: Callable[[str], Awaitable[None]], ids: list[str], requests: int) -> None:
+    """Fetch all, so many at a time."""
+    left = iter(ids)
+
+    async def work() -> None:
+        for name in left:
+            await fetch(name)
+
+    await asyncio.gather(*(work() for _ in range(requests)))
+
+
 def run_ours(endpoint: str, folder: Path, out: Path, workers: int) -> None:
     config = {
         "run_name": "benchmark",
@@ -82,15 +139,19 @@ def run_ours(endpoint: str, folder: Path, out: Path, workers: int) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
+RIVALS = {"aioboto3": run_aioboto3, "obstore": run_obstore}
+
+
 def contend(name: str, endpoint: str, folder: Path, out: Path) -> tuple[float, float]:
     """Wall and processor seconds of one contender."""
     ids = [line.partition("/")[2] for line in (folder / "list.txt").read_text().split()]
     before = processor_seconds()
     started = time.perf_counter()
-    if name.startswith("boto3"):
-        run_boto3(endpoint, ids, out, int(name.split()[1]))
+    client, number = name.split()
+    if client == "theworld":
+        run_ours(endpoint, folder, out, int(number))
     else:
-        run_ours(endpoint, folder, out, int(name.split()[1]))
+        {"boto3": run_boto3, **RIVALS}[client](endpoint, ids, out, int(number))
     return time.perf_counter() - started, processor_seconds() - before
 
 
@@ -106,7 +167,8 @@ def processor_seconds_of(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def compare(folder: Path, images: int, latency: float, rounds: int, workers: int, side: int) -> None:
+def compare(folder: Path, images: int, latency: float, rounds: int, workers: int, side: int, rivals: bool) -> None:
+    python, fault = environment("download") if rivals else (None, WHY_NOT)
     ids = make_objects(folder, images, side)
     size = sum((folder / "objects" / f"{name}.jpg").stat().st_size for name in ids)
     server = subprocess.Popen(
@@ -122,17 +184,19 @@ def compare(folder: Path, images: int, latency: float, rounds: int, workers: int
     )
     assert server.stdout is not None
     endpoint = server.stdout.readline().strip()
-    names = [f"theworld {workers}", "boto3 5", "boto3 10"]
+    names = [f"theworld {workers}", "boto3 5", *OTHERS[: len(ids) // 100]]
+    names += [f"{name} 64" for name in RIVALS] if python else []
     times: dict[str, list[Figures]] = {name: [] for name in names}
     try:
         for _ in range(rounds):
             for name in names:
                 out = folder / "out"
-                command = [sys.executable, __file__, "--contender", name, "--endpoint", endpoint]
+                interpreter = python if python and name.split()[0] in RIVALS else sys.executable
+                command = [interpreter, "-m", "benchmarks.download", "--contender", name, "--endpoint", endpoint]
                 before = processor_seconds_of(server.pid)
-                done = subprocess.run(
-                    [*command, "--folder", str(folder)], stdout=subprocess.PIPE, text=True, check=True
-                )
+                command += ["--folder", str(folder)]
+                settings = {**os.environ, "PYTHONPATH": str(ROOT)}
+                done = subprocess.run(command, cwd=ROOT, env=settings, stdout=subprocess.PIPE, text=True, check=True)
                 wall, processor = map(float, done.stdout.split()[-2:])
                 served = processor_seconds_of(server.pid) - before
                 assert len(list(out.glob("*.jpg"))) == images
@@ -144,6 +208,11 @@ def compare(folder: Path, images: int, latency: float, rounds: int, workers: int
         server.kill()
         server.wait()
     print_table(times, images, size, latency, rounds)
+    for name in RIVALS:
+        if python:
+            print(f"{name} {version_in(python, name)}")
+        else:
+            print(row(name, f"not measured: {fault}", *[""] * 6))
 
 
 def print_table(times: dict[str, list[Figures]], images: int, size: int, latency: float, rounds: int) -> None:
@@ -153,15 +222,14 @@ def print_table(times: dict[str, list[Figures]], images: int, size: int, latency
         f"{images:,} images, {size / 1e6:,.0f} MB, {latency * 1000:.0f} ms before each answer, "
         f"{len(os.sched_getaffinity(0))} cores with the server on them, median of {rounds}"
     )
-    print("| | seconds | images/s | MB/s | processor ms an image | the server's | against the official way |")
-    print("|---|---|---|---|---|---|---|")
+    columns = ["seconds", "spread", "images/s", "MB/s", "processor ms an image", "the server's"]
+    print(head("", *columns, "against the official way"))
     for name, wall in walls.items():
         processor = median(run.processor for run in times[name]) / images * 1000
         served = median(run.served for run in times[name]) / images * 1000
-        print(
-            f"| {name} connections | {wall:.2f} | {images / wall:,.0f} | {size / 1e6 / wall:,.0f} | {processor:.2f} | "
-            f"{served:.2f} | {official / wall:.1f}x |"
-        )
+        apart = spread([run.wall for run in times[name]])
+        rates = f"{images / wall:,.0f}", f"{size / 1e6 / wall:,.0f}", f"{processor:.2f}", f"{served:.2f}"
+        print(row(f"{name} connections", f"{wall:.2f}", apart, *rates, f"{official / wall:.1f}x"))
 
 
 def main() -> int:
@@ -172,6 +240,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=64)
     parser.add_argument("--side", type=int, default=1024, help="longest side of the photos, in pixels")
     parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder under $TMPDIR")
+    parser.add_argument("--no-rivals", action="store_true")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--endpoint", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -179,7 +248,8 @@ def main() -> int:
         print(*contend(options.contender, options.endpoint, options.folder, options.folder / "out"))
         return 0
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="theworld-benchmark-") as folder:
-        compare(Path(folder), options.images, options.latency, options.rounds, options.workers, options.side)
+        sizes = options.images, options.latency, options.rounds, options.workers, options.side
+        compare(Path(folder), *sizes, not options.no_rivals)
     return 0
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -29,6 +30,10 @@ STAGES = {
     "+ vision": ["model.freeze.vision=false"],
     "+ language": ["model.freeze.vision=false", "model.freeze.language=false"],
 }
+FOUR_BITS = "model.load_in_4bit=true"
+LORA = ["model.lora={rank: 16}"]
+ADAPTERS = {"+ adapters": LORA, "+ adapters, in 4 bits": [*LORA, FOUR_BITS]}
+SIZES = ("4B", "12B", "27B")
 RANKS, TOKENS, LONG, ANSWERS = 8, 940, 1024, 1024
 MB = 1e6
 HALF = torch.bfloat16
@@ -45,6 +50,7 @@ def main() -> int:
         show_parts(memory)
         if given.load:
             show_loading(Path(place))
+    show_larger()
     return 0
 
 
@@ -61,6 +67,22 @@ def show_estimates(bases: list[str]) -> None:
             found.append(memory.estimate(config, RANKS, TOKENS).states)
             found += [total(memory, config, again) for again in (False, True)]
         print(f"| {stage} | {' | '.join(f'{size / GIB:.1f}' for size in found)} |", flush=True)
+
+
+def show_larger() -> None:
+    """GiB a GPU for each size: DDP and FSDP 2, each also with layers computed again."""
+    print(f"\nGiB a GPU, {RANKS} GPUs: DDP, recomputed, FSDP 2, recomputed\n")
+    for size in SIZES:
+        with tempfile.TemporaryDirectory() as place:
+            bases = write_real_shapes(Path(place), size)
+            for what, overrides in (STAGES | ADAPTERS).items():
+                if FOUR_BITS in overrides and find_spec("bitsandbytes") is None:
+                    continue
+                config = load_config([YAML, *bases, *overrides, "device_train_microbatch_size=1"])
+                memory, found = MemoryOfRun(config), []
+                for config.parallelism_config in (None, {"fsdp": {}}):
+                    found += [total(memory, config, again) for again in (False, True)]
+                print(f"| {size} {what} | {' | '.join(f'{one / GIB:.1f}' for one in found)} |", flush=True)
 
 
 def total(memory: MemoryOfRun, config: Config, again: bool) -> int:

@@ -1,6 +1,6 @@
 """What grows with the data set and what does not: seconds and memory from 1,000 samples to all, and shards a node.
 
-    python benchmarks/scale.py [--samples 1000 ...] [--generations 1 ...] [--ranks 512] [--passes 10]
+    python -m benchmarks.scale [--samples 1000 ...] [--generations 1 ...] [--ranks 512] [--passes 10]
         [--folder DIR] [--audit-only] [--nodes-only]
 
 Makes image files without content, the JSON that names them, a data set that holds them all, of which only what is read
@@ -140,7 +140,8 @@ def megabytes(what: str) -> float:
 
 def measure_reading(folder: Path) -> dict[str, float]:
     from theworld.data.batches.order import Shuffle, pass_order
-    from theworld.data.batches.passes import PassDataset, Source
+    from theworld.data.batches.passes import PassDataset
+    from theworld.data.batches.sources import Source
     from theworld.train.callbacks.ledger import newest_attempt
     from theworld.train.failures import last_step
 
@@ -189,7 +190,7 @@ def measure_audit(folder: Path) -> dict[str, float]:
 
 
 def measure_sizes(sizes: list[int], generation_counts: list[int], ranks: int, scratch: Path | None) -> None:
-    from audit import write_run
+    from benchmarks.audit import write_run
 
     columns = ("start", "open", "order", "rank_mb", "convert", "convert_mb", "audit")
     names = ("start s", "open s", "order s", "a rank MB", "no-op convert s", "convert MB", "audit s")
@@ -216,7 +217,7 @@ def measure_sizes(sizes: list[int], generation_counts: list[int], ranks: int, sc
 
 def show_audit(samples: int, ranks: int, passes: int, scratch: Path | None) -> None:
     """The audit of a whole run."""
-    from audit import measure
+    from benchmarks.audit import measure
 
     code, seconds, peak = measure(samples, ranks, passes, BATCH, scratch)
     assert code == 0

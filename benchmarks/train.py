@@ -1,18 +1,19 @@
 """Tokens a second, MFU and memory of the three stages on this machine's GPUs, as one table with the machine's name.
 
     python -m benchmarks.train [--ranks N] [--gemma google/gemma-3-4b-it --cosmos nvidia/Cosmos-Predict2-2B-Video2World]
-                               [--stages projector vision language] [--variants ddp fsdp compile recompute flex]
+                               [--stages projector vision language] [--variants ddp fsdp compile recompute flex latents]
                                [--batch 16] [--microbatch 4] [--steps 20] [--limit SECONDS] [--minutes M]
                                [--out TABLE.md] [--folder DIR [--prepare]]
     python -m benchmarks.train --tiny       the tiny model on the CPU: tries the script, its figures mean nothing
 
 Each row is the real command under the real launcher, on the built-in sample (photos of about a megapixel), from the
 YAML of the stages: ``ddp`` with sdpa and nothing compiled, the others with one thing changed: FSDP 2, torch.compile,
-layers computed again, flex_attention. On one GPU ``ddp`` is that GPU alone. Without ``--gemma`` the weights are random
-ones in the released shapes, 9 GB in the temporary folder, with the tiny model's vocabulary: nothing is fetched, and a
-step costs the same. Five steps are not counted. MFU is of model FLOPs (theworld/model/flops.py), HFU with what is
-computed again; both of the peak that Composer knows of the GPU. A run that does not fit, is refused, fails or takes
-longer than ``--limit`` has its line in the table, and the end of its log on stderr.
+layers computed again, flex_attention, world latents that were stored before (computed in front of that row, by
+convert/add_latents.py) instead of the VAE in each step. On one GPU ``ddp`` is that GPU alone. Without ``--gemma`` the
+weights are random ones in the released shapes, 9 GB in the temporary folder, with the tiny model's vocabulary: nothing
+is fetched, and a step costs the same. Five steps are not counted. MFU is of model FLOPs (theworld/model/flops.py), HFU
+with what is computed again; both of the peak that Composer knows of the GPU. A run that does not fit, is refused, fails
+or takes longer than ``--limit`` has its line in the table, and the end of its log on stderr.
 
 ``--prepare`` makes weights and shards in ``--folder``, without a GPU; the same call without it measures at once. The
 table is written after each row, all stages of a variant before the next one; after ``--minutes`` no row is begun.
@@ -39,6 +40,7 @@ from typing import Any
 import torch
 import torch.version
 import yaml
+from omegaconf import OmegaConf
 
 from tests.helpers.random_weights import write_gemma_weights, write_vae_weights
 from tests.train.real_shapes import write_real_shapes
@@ -56,6 +58,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "compile": {"compile_config": {}},
     "recompute": {"model": {"activation_checkpointing": True}},
     "flex": {"model": {"attn_implementation": "flex_attention"}},
+    "latents": {"train_loader": {"dataset": {"world_latents": True}}},
 }
 SKIPPED = 5
 SHARED = Path("/dev/shm")
@@ -167,7 +170,7 @@ def base_config(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     config["convert"] |= {"json": f"{raw}/openspatial.json", "images": f"{raw}/images", "out": f"{folder}/mds"}
     config["convert"]["json_cache"] = None
     config["train_loader"] |= {"num_workers": workers(given), "prefetch_factor": AHEAD}
-    config["train_loader"]["dataset"]["local"] = str(folder / "cache")
+    config["train_loader"]["dataset"] |= {"local": str(folder / "cache"), "world_latents": False}
     batch, microbatch = batch_of(given)
     return config | {
         "run_name": "benchmark",
@@ -202,11 +205,13 @@ def measured(given: argparse.Namespace, config: dict[str, Any], stage: str, vari
     found, log, save = folder / "found.json", folder / f"{stage}-{variant}.log", folder / "run"
     found.unlink(missing_ok=True)
     shutil.rmtree(save, ignore_errors=True)
-    changed = {**config, **VARIANTS[variant], "save_folder": str(save)}
-    changed["model"] = {**config["model"], **VARIANTS[variant].get("model", {}), "freeze": STAGES[stage]}
-    changed["callbacks"] = {"measure_steps:MeasureSteps": {"path": str(found), "skip": SKIPPED, "steps": given.steps}}
+    if variant == "latents" and (fault := latents_fault(folder)):
+        return f"{fault} | | | | | | |"
+    callbacks = {"measure_steps:MeasureSteps": {"path": str(found), "skip": SKIPPED, "steps": given.steps}}
+    own = {"save_folder": str(save), "model": {"freeze": STAGES[stage]}}
+    changed: Any = OmegaConf.to_container(OmegaConf.merge(config, VARIANTS[variant], own))
     written = folder / f"{stage}-{variant}.yaml"
-    written.write_text(json.dumps(changed))
+    written.write_text(json.dumps({**changed, "callbacks": callbacks}))
     command = [str(COMPOSER), "-n", str(given.ranks), "recipes/train.py", str(written)]
     with log.open("w") as output:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -218,6 +223,13 @@ def measured(given: argparse.Namespace, config: dict[str, Any], stage: str, vari
         print("\n".join(log.read_text(errors="replace").splitlines()[-30:]), file=sys.stderr, flush=True)
         return f"{f'not done after {given.limit:.0f} s' if late else why(log)} | | | | | | |"
     return figures(json.loads(found.read_text()), given.ranks)
+
+
+def latents_fault(folder: Path) -> str | None:
+    """Add the world latents to the shards, unless they are there; the line to show if that fails."""
+    command = [sys.executable, str(ROOT / "convert" / "add_latents.py"), str(folder / "convert.yaml")]
+    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, check=False)
+    return done.stderr.strip().splitlines()[-1].replace("|", "/") if done.returncode else None
 
 
 def ends(run: subprocess.Popen[bytes], seconds: float) -> bool:

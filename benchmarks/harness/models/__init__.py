@@ -1,0 +1,3 @@
+"""What lmms-eval finds of this package: module -> class."""
+
+AVAILABLE_MODELS = {"theworld": "TheWorld"}
