@@ -5,7 +5,7 @@ happen once, in the fork server of :mod:`multiprocessing`; the launcher is a for
 launcher. Everything else is as in a job: a process each, the launcher's own code, signals, environment, exit codes,
 and nothing open that a program started afresh would not have open. What a warm start cannot show is what happens
 while modules are imported, and another seed of Python's string hashes: ``THEWORLD_TESTS_COLD=1`` starts every program
-afresh, as the tests of the job scripts and of the Hub always do.
+afresh, as the tests of the job scripts always do.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
-from multiprocessing import process, resource_tracker
+from multiprocessing import forkserver, process, resource_tracker
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 COMPOSER = str(Path(sys.executable).with_name("composer"))
@@ -45,8 +47,15 @@ IMPORTED = [
     "tests.helpers.launcher",
 ]
 NAME = "a start of a test"
-READ_AT_IMPORT = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TORCH", "PYTORCH_", "OMP_", "PYTHON", "MPL")
-"""Variables that modules may read when they are imported: a start that sets one otherwise must be a fresh one."""
+READ_AT_IMPORT = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TORCH", "PYTORCH_", "OMP_", "PYTHON", "MPL", "NO_PROXY")
+"""Variables that modules may read when they are imported: starts that differ in one have fork servers of their own."""
+READ_EACH_TIME = ("HF_TOKEN",)
+"""Those among them that are read when they are needed."""
+MOST_SERVERS = 2
+"""Fork servers that a process of the tests keeps, some hundred megabytes each."""
+
+_servers: dict[frozenset[tuple[str, str]], forkserver.ForkServer] = {}
+"""By the variables that were set when the modules were imported, the one used last at the end."""
 
 
 class Started:
@@ -95,15 +104,15 @@ def start(command: Sequence[str], log: Path, environment: Mapping[str, str] | No
         environment: all its variables; those of the tests if None.
     """
     variables = dict(os.environ if environment is None else environment)
-    if os.environ.get("THEWORLD_TESTS_COLD") or not _as_at_import(variables):
+    if os.environ.get("THEWORLD_TESTS_COLD") or command[1] == "-c":
         with log.open("ab") as output:
             return subprocess.Popen(
                 command, cwd=ROOT, env=variables, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(IMPORTED)
     program = context.Process(target=_begin, args=(list(command), str(log), variables), daemon=True, name=NAME)
-    program.start()
+    with _server_for(variables):
+        program.start()
     return Started(program, command)
 
 
@@ -127,9 +136,27 @@ def composer(ranks: int, *arguments: str) -> list[str]:
     return [COMPOSER, "-n", str(ranks), "recipes/train.py", *arguments[:1], "report=false", *arguments[1:]]
 
 
-def _as_at_import(variables: Mapping[str, str]) -> bool:
-    names = {name for name in (*variables, *os.environ) if name.startswith(READ_AT_IMPORT)}
-    return all(variables.get(name) == os.environ.get(name) for name in names)
+@contextmanager
+def _server_for(variables: Mapping[str, str]) -> Iterator[None]:
+    """While a program starts: the fork server whose modules were imported with these variables is the one that serves.
+
+    :mod:`multiprocessing` knows one server of a process, and reaches it through a function of its module.
+    """
+    read = {name: text for name, text in variables.items() if name.startswith(READ_AT_IMPORT)}
+    key = frozenset((name, text) for name, text in read.items() if name not in READ_EACH_TIME)
+    server = _servers.pop(key, None) or forkserver.ForkServer()
+    _servers[key] = server
+    while len(_servers) > MOST_SERVERS:
+        _servers.pop(next(iter(_servers)))._stop()  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(forkserver, "connect_to_new_process", server.connect_to_new_process)
+        for name in [name for name in os.environ if name.startswith(READ_AT_IMPORT)]:
+            patched.delenv(name)
+        for name, text in read.items():
+            patched.setenv(name, text)
+        server.set_forkserver_preload(IMPORTED)
+        server.ensure_running()
+        yield
 
 
 class _Rank:

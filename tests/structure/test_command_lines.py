@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
 import pytest
-import tomllib
 
 from theworld.config.describe import describe_keys, markdown_table
 from theworld.config.load import known_keys

@@ -35,6 +35,9 @@ FORBIDDEN = {
         *("theworld.data", "theworld.model", "theworld.checkpoint", "theworld.hub", "theworld.train"),
         *("theworld.config", "theworld.download"),
     },
+    "theworld.probe": {
+        *("theworld.checkpoint", "theworld.hub", "theworld.train", "theworld.download", "theworld.inference"),
+    },
     "theworld.monitor": {
         *("theworld.data", "theworld.model", "theworld.hub", "theworld.train", "theworld.config", "theworld.download"),
     },
