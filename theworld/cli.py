@@ -119,6 +119,8 @@ def setup_logging(number: int = 0) -> None:
     logging.basicConfig(level=logging.WARNING if number else logging.INFO, handlers=[handler])
     # Says at every start which defaults it takes.
     logging.getLogger("streaming").setLevel(logging.WARNING)
+    # Where it is installed peft imports it, and it misses a package of kernels for processors at every start.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def say(text: str) -> None:
@@ -142,6 +144,9 @@ def run(main: Callable[[list[str]], int], argv: list[str] | None = None, in_rank
     """
     if not in_ranks:
         forget_ranks()
+    # Importing composer may import torch's compiler, which would start up to 32 processes at once instead of when
+    # something is compiled.
+    os.environ.setdefault("TORCH_WARM_POOL", "0")
     number = 0
     try:
         number = rank()

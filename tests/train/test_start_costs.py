@@ -39,3 +39,21 @@ def test_checkpoints_name_the_processor_as_py_cpuinfo_does() -> None:
     assert cpu_name() == name
     assert collect_env.get_cpu_model is cpu_name
     assert get_composer_env_dict()["cpu_model"] == name
+
+
+NO_COMPILERS = """
+import psutil
+from theworld import cli
+
+def main(argv):
+    import torch._inductor.async_compile
+    assert not psutil.Process().children(), [child.cmdline() for child in psutil.Process().children()]
+    return 0
+
+raise SystemExit(cli.run(main, []))
+"""
+
+
+def test_a_command_starts_no_compilers_before_something_is_compiled() -> None:
+    """With the extra qlora, Composer imports peft, and that bitsandbytes, and that the compiler: in each rank."""
+    subprocess.run([sys.executable, "-c", NO_COMPILERS], check=True)

@@ -49,9 +49,6 @@ def prepare_and_train(settings: list[str], stop: StopRequest) -> int:
         check_training(one, cli.world_size())
         check_model_config(one.model)
     check_succession(runs)
-    if all(one.compile_config is None for _, one in runs):
-        # Importing composer starts torch's pool of compilers, up to 32 processes a rank, and nothing is compiled.
-        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     # Samples differ in length: without it the allocator keeps blocks of each size apart. Read when CUDA starts.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     # Checkpoints go to the Hub over plain HTTP, whose time limits and faults the uploads know how to deal with.
