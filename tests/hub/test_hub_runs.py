@@ -121,7 +121,7 @@ def test_the_lines_on_the_card_load_the_model(run: HubRun, hub: HubDouble) -> No
     weights = run.folder / "model.safetensors"
     weights.write_bytes(hub.repos[REPO].head.files["model.safetensors"])
     assert run.run([sys.executable, "-c", LOAD, lines[1], str(weights)]) == 0, run.output
-    assert run.output.splitlines()[0] == "TheWorldForConditionalGeneration TheWorldProcessor True"
+    assert "TheWorldForConditionalGeneration TheWorldProcessor True" in run.output.splitlines()
 
 
 def test_a_stop_with_a_stalled_hub_keeps_to_its_grace_and_the_next_start_makes_up(run: HubRun, hub: HubDouble) -> None:

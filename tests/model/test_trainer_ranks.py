@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.helpers.extras import needs_bitsandbytes
 from tests.helpers.launcher import composer, run
 from tests.helpers.tensorboard import logged, losses
 from theworld.checkpoint.weights import read_saved_weights
@@ -158,11 +158,8 @@ def test_adapters_on_two_ranks_sharded_and_not(launch: Callable[..., list[float]
     assert all(weight.any() for weight in weights.values())
 
 
-@pytest.mark.slow
 @pytest.mark.dist
-@pytest.mark.skipif(
-    find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed: pip install 'theworld[qlora]'"
-)
+@needs_bitsandbytes
 def test_adapters_on_a_base_in_4_bits_on_two_ranks(launch: Callable[..., list[float]], tmp_path: Path) -> None:
     """With FSDP the packed weights are stored as the frozen ones beside them, and gathered as what they are."""
     settings = ("model.freeze.language=true", "model.lora={rank: 4, parts: [language, vision]}", "optimizer.lr=1.0e-2")

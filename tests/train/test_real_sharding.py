@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from tests.conftest import SMOKE_YAML
+from tests.helpers.extras import NEEDS_BITSANDBYTES
 from tests.train.real_shapes import write_real_shapes
 from theworld.config.load import load_config
 from theworld.model.build import load_processor
@@ -27,9 +27,6 @@ RANKS = 8
 STAGES = {"projector": [], "vision": ["model.freeze.vision=false"]}
 STAGES["language"] = [*STAGES["vision"], "model.freeze.language=false"]
 BITS = ["model.lora={rank: 16}", "model.load_in_4bit=true"]
-EXTRA = pytest.mark.skipif(
-    find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed: pip install 'theworld[qlora]'"
-)
 
 
 @pytest.fixture
@@ -46,7 +43,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return write_real_shapes(tmp_path_factory.mktemp("real"))
 
 
-@pytest.mark.parametrize("stage", [*STAGES, pytest.param("in 4 bits", marks=[pytest.mark.slow, EXTRA])])
+@pytest.mark.parametrize("stage", [*STAGES, pytest.param("in 4 bits", marks=NEEDS_BITSANDBYTES)])
 def test_units_and_bytes_at_real_size(bases: list[str], stage: str, eight_ranks: None) -> None:
     spatial = str(Path(SMOKE_YAML).with_name("spatial.yaml"))
     config = load_config([spatial, *bases, *STAGES.get(stage, BITS), "parallelism_config={fsdp: {}}"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 from tests.conftest import SMOKE_YAML
+from tests.helpers.extras import NEEDS_BITSANDBYTES
 from tests.helpers.launcher import composer, run
 from tests.helpers.stage_stops import stops_at
 from tests.helpers.tensorboard import losses
@@ -256,13 +256,7 @@ LORA = "model: {lora: {rank: 4}}"
             f"freeze: {{language: true}}, {LORA}",
             "freeze: {language: true}, model: {lora: {rank: 4}, load_in_4bit: true}",
             "stages, b: model.load_in_4bit is true, but false in a, whose adapters are for that base",
-            marks=[  # where the fast tests run the extra is not there
-                pytest.mark.slow,
-                pytest.mark.skipif(
-                    find_spec("bitsandbytes") is None,
-                    reason="bitsandbytes is not installed: pip install 'theworld[qlora]'",
-                ),
-            ],
+            marks=NEEDS_BITSANDBYTES,
         ),
     ],
 )
