@@ -111,12 +111,13 @@ def from_members(members: dict[str, Any]) -> Sample:
 
 @contextmanager
 def read_webdataset(folder: Path, batch: int, collate: Collate) -> Iterator[Iterable[Batch]]:
-    import webdataset  # pyright: ignore[reportMissingImports] - in an environment of its own
+    # In an environment of its own.
+    from webdataset import WebDataset, WebLoader  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 
     shards = sorted(map(str, (folder / "webdataset").glob("*.tar")))
-    dataset = webdataset.WebDataset(shards, shardshuffle=False).map(from_members)
+    dataset = WebDataset(shards, shardshuffle=False).map(from_members)
     dataset = dataset.batched(batch, collation_fn=collate)
-    yield webdataset.WebLoader(dataset, batch_size=None, num_workers=1)
+    yield WebLoader(dataset, batch_size=None, num_workers=1)
 
 
 # ---- LitData

@@ -7,14 +7,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.launcher import Script
 from tests.helpers.loader import open_data, read_pass, smoke_on
 from theworld.data.cache.shard_cache import SnapshotStream
 from theworld.data.cache.space import make_room
@@ -120,9 +119,7 @@ def test_two_processes_share_the_default_folder(
     data = open_data(smoke_on(mds_sample, None, "train_loader.num_workers=0"))
     assert len(set(read_pass(data))) == 26
     fetched = cached()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", READER, str(mds_sample)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = Script(READER, str(mds_sample)).end()
     data.close()
     assert done.stdout.strip() == "26", done.stderr
     assert len(fetched) == len(shards_in(mds_sample))

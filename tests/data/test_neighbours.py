@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.helpers.launcher import Script
 
 # Each job imports streaming; and the freed number of a segment may be taken by whatever else runs on the machine.
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
@@ -162,12 +163,5 @@ print("end", flush=True)
 
 def test_a_process_that_leaves_a_pass_unread_ends(mds_sample: Path, tmp_path: Path) -> None:
     """Loader workers do not listen to SIGTERM; Python would wait for them at exit without end."""
-    done = subprocess.run(
-        [sys.executable, "-c", ABANDONED, str(mds_sample), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = Script(ABANDONED, str(mds_sample), str(tmp_path)).end()
     assert (done.returncode, done.stdout) == (0, "end\n"), done.stderr

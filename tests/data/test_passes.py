@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from PIL import Image
 
 from tests.conftest import smoke_config
 from tests.helpers.growing import arrive, config_on, flat
+from tests.helpers.launcher import Script
 from tests.helpers.loader import ids_of, open_data
 from theworld.data.cache.snapshot import read_snapshot
 from theworld.data.shards.convert import convert
@@ -288,11 +287,10 @@ def test_starts_beside_the_remains_of_a_killed_process(mds_sample: Path, raw_sam
         "next(iter(data.spec.dataloader)); os.kill(os.getpid(), signal.SIGKILL)"
     )
     arguments = [str(raw_sample), str(mds_sample), str(tmp_path)]
-    root = Path(__file__).parents[2]
     for temporary in ("a", "b"):
         (tmp_path / temporary).mkdir()
         environment = {**os.environ, "TMPDIR": str(tmp_path / temporary)}
-        killed = subprocess.run([sys.executable, "-c", script, *arguments], cwd=root, env=environment, check=False)
+        killed = Script(script, *arguments, environment=environment).end()
         assert killed.returncode == -9
     data = open_data(smoke_config(raw_sample, mds_sample, f"train_loader.dataset.local={tmp_path}"))
     assert len(flat([ids_of(batch) for batch in data.spec.dataloader])) == 26

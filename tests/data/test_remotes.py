@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.launcher import Script
 from tests.helpers.s3_store import s3_server, upload
 
 pytestmark = pytest.mark.slow  # each reader imports streaming
@@ -34,14 +33,7 @@ sys.exit(run(main))
 
 def read_all(remote: str, cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Read one pass in a process of its own and print how many samples there were."""
-    return subprocess.run(
-        [sys.executable, "-c", READER, remote, str(cache)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return Script(READER, remote, str(cache), environment={**os.environ, **environment}).end()
 
 
 def error_line(done: subprocess.CompletedProcess[str], code: int = 2) -> str:

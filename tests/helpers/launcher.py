@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from multiprocessing import forkserver, process, resource_tracker
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import IO, Any
 
@@ -96,21 +97,26 @@ def _kill_what_is_left() -> None:
 Process = Started | subprocess.Popen
 
 
-def start(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Process:
+def start(
+    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, errors: Path | None = None
+) -> Process:
     """Start ``composer ...`` or ``python script ...`` in a session of its own, in the repo's root.
 
     Args:
         log: file that what it prints is appended to.
         environment: all its variables; those of the tests if None.
+        errors: file for what it writes to standard error; None: ``log``.
     """
     variables = dict(os.environ if environment is None else environment)
     if os.environ.get("THEWORLD_TESTS_COLD") or command[1] == "-c":
-        with log.open("ab") as output:
+        with log.open("ab") as output, (errors or log).open("ab") as other:
             return subprocess.Popen(
-                command, cwd=ROOT, env=variables, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                command, cwd=ROOT, env=variables, stdout=output, stderr=other, start_new_session=True
             )
     context = multiprocessing.get_context("forkserver")
-    program = context.Process(target=_begin, args=(list(command), str(log), variables), daemon=True, name=NAME)
+    program = context.Process(
+        target=_begin, args=(list(command), log, errors or log, variables), daemon=True, name=NAME
+    )
     with _server_for(variables):
         program.start()
     return Started(program, command)
@@ -128,6 +134,24 @@ def ended(program: Process) -> int:
     except subprocess.TimeoutExpired:
         os.killpg(program.pid, signal.SIGKILL)
         raise
+
+
+class Script:
+    """Python code, which may import ``tests``, in a process of its own; what it prints is in a folder of its own."""
+
+    def __init__(self, code: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+        self.folder = TemporaryDirectory()
+        self.program, self.log, self.errors = (Path(self.folder.name) / name for name in ("code.py", "log", "errors"))
+        self.program.write_text(f"import sys\nsys.path.insert(1, {str(ROOT)!r})\n{code}")
+        command = [sys.executable, str(self.program), *arguments]
+        self.process = start(command, self.log, environment, self.errors)
+
+    def end(self) -> subprocess.CompletedProcess[str]:
+        """Wait for its end, as :func:`ended` does."""
+        with self.folder:
+            returncode = ended(self.process)
+            printed = self.log.read_text(), self.errors.read_text()
+            return subprocess.CompletedProcess(self.process.args, returncode, *printed)
 
 
 def composer(ranks: int, *arguments: str) -> list[str]:
@@ -182,14 +206,13 @@ class _Rank:
         return self.returncode
 
 
-def _begin(command: list[str], log: str, variables: dict[str, str]) -> None:
+def _begin(command: list[str], log: Path, errors: Path, variables: dict[str, str]) -> None:
     """In the fork of the server: become a session, with these variables and this output, and run the program."""
     os.setsid()
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(variables)
-    output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    _redirect(output, output)
+    _redirect(*(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666) for file in (log, errors)))
     if command[0] == COMPOSER:
         launcher: Any = import_module("composer.cli.launcher")
         launcher.subprocess = SimpleNamespace(

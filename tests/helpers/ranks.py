@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 
-SECONDS = 600
+from tests.helpers.launcher import Script
 
 
 def run_on_ranks(script: str, ranks: int, *arguments: str) -> str:
@@ -19,12 +17,7 @@ def run_on_ranks(script: str, ranks: int, *arguments: str) -> str:
     for rank in range(ranks):
         settings = {"RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         environment = os.environ | {name: str(value) for name, value in settings.items()} | {"OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", script, *arguments]
-        runs.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
-    try:
-        printed = [run.communicate(timeout=SECONDS)[0] for run in runs]
-    finally:
-        for run in runs:
-            run.kill()
-    assert [run.returncode for run in runs] == [0] * ranks
-    return printed[0]
+        runs.append(Script(script, *arguments, environment=environment))
+    ends = [run.end() for run in runs]
+    assert [end.returncode for end in ends] == [0] * ranks, ends
+    return ends[0].stdout

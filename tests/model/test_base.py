@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.helpers.launcher import Script
 from theworld.errors import UserError
 from theworld.model import load_model, load_processor
 from theworld.model.base import resolve_gemma, resolve_vae
@@ -333,29 +334,32 @@ def test_an_embedding_without_spare_rows_is_refused(tiny_config, own_gemma):
 BUILD = "from theworld.model.tiny import tiny_folder; print(tiny_folder())"
 
 
-def build(folder: Path) -> subprocess.Popen[str]:
+def build(folder: Path) -> Script:
     folder.mkdir(exist_ok=True)
-    environment = {**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", BUILD], env=environment, stdout=subprocess.PIPE, text=True)
+    return Script(BUILD, environment={**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"})
+
+
+def printed(run: Script) -> str:
+    return run.end().stdout.strip()
 
 
 @pytest.mark.slow
 def test_processes_that_race_to_build_the_tiny_models_agree(tmp_path):
     runs = [build(tmp_path / "one") for _ in range(3)]
-    printed = {run.communicate(timeout=120)[0].strip() for run in runs}
-    assert len(printed) == 1
-    folder = Path(printed.pop())
+    folders = {printed(run) for run in runs}
+    assert len(folders) == 1
+    folder = Path(folders.pop())
     assert os.listdir(folder.parent) == [folder.name]
-    again = Path(build(tmp_path / "two").communicate(timeout=120)[0].strip())
+    again = Path(printed(build(tmp_path / "two")))
     for name in EXPECTED_FILES:
         assert (folder / name).read_bytes() == (again / name).read_bytes(), name
 
 
 @pytest.mark.slow
 def test_a_tiny_folder_that_a_cleaner_has_half_emptied_is_mended(tmp_path):
-    folder = Path(build(tmp_path).communicate(timeout=120)[0].strip())
+    folder = Path(printed(build(tmp_path)))
     (folder / "gemma" / "config.json").unlink()
     shutil.rmtree(folder / "cosmos")
-    assert Path(build(tmp_path).communicate(timeout=120)[0].strip()) == folder
+    assert Path(printed(build(tmp_path))) == folder
     assert all((folder / name).is_file() for name in EXPECTED_FILES)
     assert resolve_vae(str(folder / "cosmos")).folder == folder / "cosmos" / "vae"
