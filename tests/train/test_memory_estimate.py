@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from tests.train.real_shapes import write_real_shapes
 from tests.train.test_train import run_config
 from theworld.compat import layer_inputs
 from theworld.config.load import load_config
-from theworld.config.schema import Config
+from theworld.config.schema import Config, ConvertConfig
+from theworld.data.shards.convert import convert
 from theworld.errors import UserError
 from theworld.model.activations import Precision, language_layer, vision_layer
 from theworld.model.build import load_shapes
 from theworld.model.tiny import tiny_folder
+from theworld.preflight.all_checks import check_run
 from theworld.train import run
 from theworld.train.fit_memory import fit_memory, memory_errors_as_one_line, remedy
 from theworld.train.memory import GIB, MemoryOfRun, frozen_dtype
@@ -91,6 +94,22 @@ def test_a_compiled_loss_has_the_logits_of_all_answers_at_once(bases: list[str])
     # What a run is refused for has no text.
     least = memory.least_tokens
     assert memory.estimate(compiled, 1, least).total <= memory.estimate(plain, 1, least).total
+
+
+def test_a_sample_of_several_pictures_has_as_many_as_its_tokens_have_room_for(bases: list[str]) -> None:
+    config, one = run_of(bases, "vision")
+    more = MemoryOfRun(config, several_pictures=True)
+    long = 4 * one.least_tokens + 100
+    tower = one.model.config.vision_config.num_hidden_layers
+    how = one.precision(config, one.model.model.vision_tower)
+    first, second = (vision_layer(one.model.config, pictures, how, False).kept for pictures in (1, 2))
+    plain, found = (memory.estimate(config, 8, long) for memory in (one, more))
+    assert found.activations - plain.activations == pytest.approx(3 * tower * (second - first), rel=0.01)
+    assert found.passing > plain.passing, "the VAE sees all of them at once"
+    assert f"1 x {long} tokens with 4 pictures, not recomputed" in str(found)
+    assert more.estimate(config, 8, one.least_tokens) == one.estimate(config, 8, one.least_tokens)
+    few, _ = run_of(bases, "vision", "convert.most_images=2")
+    assert MemoryOfRun(few, several_pictures=True).pictures(long) == 2
 
 
 def test_a_layer_keeps_what_was_measured_at_real_width(bases: list[str]) -> None:
@@ -179,6 +198,15 @@ def test_more_gpus_or_shorter_samples_where_no_key_helps(bases: list[str]) -> No
     assert "use a larger GPU" in remedy(config, memory, 1, 2 * GIB)
 
 
+def test_a_base_in_4_bits_is_named_where_adapters_train_on_a_whole_one(bases: list[str]) -> None:
+    config, memory = run_of(bases, "projector")
+    assert "4bit" not in remedy(config, memory, 1, 2 * GIB)
+    lora, _ = run_of(bases, "projector", "model.lora={}")
+    assert "; model.load_in_4bit=true has the base" in remedy(lora, memory, 1, 2 * GIB)
+    lora.model.load_in_4bit = True
+    assert "4bit" not in remedy(lora, memory, 1, 2 * GIB)
+
+
 def test_the_longest_samples_are_warned_of_and_not_refused(bases: list[str], caplog: pytest.LogCaptureFixture) -> None:
     config, memory = run_of(bases, "projector", "model.activation_checkpointing=false")
     fit_memory(config, memory, 1, 20 * GIB)
@@ -219,6 +247,35 @@ def test_a_run_that_cannot_fit_is_refused_before_a_weight_is_looked_for(
     monkeypatch.setattr(run, "smallest_gpu", lambda config: None)
     with pytest.raises(UserError, match=r"holds no \.safetensors file"):
         run.train(config)
+
+
+def test_a_run_counts_the_pictures_that_its_data_set_may_have(
+    raw_sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    entries = json.loads((raw_sample / "openspatial.json").read_text())[:8]
+    files = sorted(path.name for path in (raw_sample / "images").iterdir())
+    for number, pictures in ((0, files[:1]), (1, files[:2])):
+        talk = [{"from": "human", "value": "Which?"}, {"from": "gpt", "value": "This."}]
+        named = [{"id": f"{place}", "images": pictures, "conversations": talk} for place in range(len(entries))]
+        (tmp_path / "entries.json").write_text(json.dumps(named))
+        out = tmp_path / f"mds{number}"
+        where: dict[str, Any] = {
+            "json": str(tmp_path / "entries.json"),
+            "images": str(raw_sample / "images"),
+            "out": str(out),
+        }
+        assert convert(ConvertConfig(**where, workers=1)).written == len(named)
+        config = run_config(raw_sample, out, tmp_path / str(number), "max_duration=1ba")
+        config.train_loader.dataset.local = str(tmp_path / f"cache{number}")
+        config.train_loader.dataset.max_seq_len = 4 * MemoryOfRun(config).least_tokens
+        monkeypatch.setattr(run, "smallest_gpu", lambda config: 80 * GIB)
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            assert run.train(config) == 0
+        (said,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("memory: about")]
+        assert ("tokens with 4 pictures" in said) == bool(number)
+        (verdict,) = [one for one in check_run(config, 1, 1) if one.name == "GPU memory"]
+        assert ("tokens with 4 pictures" in verdict.text) == bool(number)
 
 
 LAYERS = """

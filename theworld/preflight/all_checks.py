@@ -9,7 +9,7 @@ from theworld.data.batches.sample_encoder import SampleEncoder
 from theworld.errors import UserError
 from theworld.model.build import load_processor
 from theworld.model.check_model import check_model_config
-from theworld.preflight.data_checks import check_data_set, check_samples, check_steps
+from theworld.preflight.data_checks import check_data_set, check_samples, check_steps, several_pictures
 from theworld.preflight.machine_checks import (
     check_cache,
     check_checkpoints,
@@ -57,7 +57,7 @@ def check_run(
         verdicts.append(Verdict("samples", FAIL, str(error)))
     verdicts.append(check("cache", lambda: check_cache(config)))
     try:
-        memory = MemoryOfRun(config)
+        memory = MemoryOfRun(config, several_pictures=several_pictures(config))
     except UserError as error:
         return [*verdicts, Verdict("model", FAIL, str(error))]
     return [

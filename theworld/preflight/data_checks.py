@@ -58,6 +58,14 @@ class DataSets:
         return PassMix.begin(portions(shares, [one.samples for one in self.snapshots], {}, seed))
 
 
+def several_pictures(config: Config) -> bool:
+    """Whether samples may have several pictures; no where the data sets cannot be read, which other checks say."""
+    try:
+        return DataSets.read(config).together.several_pictures
+    except UserError:
+        return False
+
+
 def origin_of(place: NamedPlace) -> str:
     """Where a data set is."""
     if place.origin is None:

@@ -115,15 +115,17 @@ class MemoryOfRun:
     Args:
         config: the run.
         with_world_encoder: whether the VAE runs in training, as it does unless all samples have latents.
+        several_pictures: whether samples may have several pictures, up to ``convert.most_images``.
 
     Raises:
         UserError: a base model's configuration is not there.
     """
 
-    def __init__(self, config: Config, with_world_encoder: bool = True) -> None:
+    def __init__(self, config: Config, with_world_encoder: bool = True, several_pictures: bool = False) -> None:
         # Bytes are bytes however they are packed; as FSDP has them, their number is right where it gathers them.
         self.model = load_shapes(config.model, with_world_encoder, frozen_dtype(config), frozen_dtype(config))
         self.beside = bytes_beside(self.model)
+        self.most_pictures = config.convert.most_images if several_pictures else 1
         self.known: dict[Any, Footprint] = {}
 
     @property
@@ -131,6 +133,10 @@ class MemoryOfRun:
         """The length of a sample with a picture and no text."""
         config = self.model.config
         return config.mm_tokens_per_image + config.num_world_tokens
+
+    def pictures(self, tokens: int) -> int:
+        """The most pictures that a sample of so many tokens may have."""
+        return max(1, min(self.most_pictures, tokens // self.least_tokens))
 
     def estimate(self, config: Config, ranks: int, tokens: int) -> MemoryEstimate:
         """What one GPU needs.
@@ -147,6 +153,8 @@ class MemoryOfRun:
         states = STATES_PER_WEIGHT.get(str(config.optimizer.get("name")), 2)
         kept, passing = self.activations(config, tokens)
         recomputed = "recomputed" if recomputes(config) else "not recomputed"
+        pictures = self.pictures(tokens)
+        of = f"{tokens} tokens" if pictures == 1 else f"{tokens} tokens with {pictures} pictures"
         return MemoryEstimate(
             parameters=everything // shards + self.beside,
             gradients=trained // shards,
@@ -155,7 +163,7 @@ class MemoryOfRun:
             activations=kept,
             passing=passing,
             average=trained // shards if "ema" in config.algorithms else 0,
-            settings=f"{microbatch_size(config)} x {tokens} tokens, {recomputed}",
+            settings=f"{microbatch_size(config)} x {of}, {recomputed}",
         )
 
     def activations(self, config: Config, tokens: int) -> tuple[int, int]:
@@ -164,15 +172,16 @@ class MemoryOfRun:
         body = self.model.model
         language, seeing = (self.precision(config, part) for part in (body.language_model, body.vision_tower))
         head = self.precision(config, self.model.lm_head)
+        pictures = samples * self.pictures(tokens)
         parts = [
             self.once(language_layer, shapes, samples, tokens, language, again).of(
                 shapes.text_config.num_hidden_layers
             ),
-            self.once(vision_layer, shapes, samples, seeing, again).of(shapes.vision_config.num_hidden_layers),
+            self.once(vision_layer, shapes, pictures, seeing, again).of(shapes.vision_config.num_hidden_layers),
             self.once(loss_chunk, shapes, head, self.most_logits(config, tokens)),
         ]
         if body.world_encoder is not None:
-            parts.append(self.once(vae_encoder, shapes, samples, self.precision(config, body.world_encoder)))
+            parts.append(self.once(vae_encoder, shapes, pictures, self.precision(config, body.world_encoder)))
         return sum(part.kept for part in parts), max(part.passing for part in parts) + self.unpacked(config)
 
     def unpacked(self, config: Config) -> int:

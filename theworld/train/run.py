@@ -127,7 +127,8 @@ def train_in(save_folder: Path, config: Config, stop: StopRequest, fence: Fence)
         needs_vae = needs_vae or config.callbacks.get("generation_eval") is not None  # its pictures have no latents
         gpu = smallest_gpu(config)
         if gpu is not None:
-            fit_memory(config, MemoryOfRun(config, needs_vae), dist.get_world_size(), gpu)
+            memory = MemoryOfRun(config, needs_vae, snapshot.several_pictures)
+            fit_memory(config, memory, dist.get_world_size(), gpu)
         with memory_errors_as_one_line(config):
             model = build_model(config, processor, with_world_encoder=needs_vae)
         weights = Weights(model, group_names(config.optimizer, model))

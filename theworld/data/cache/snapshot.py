@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, overload
 
+from theworld.data.entries.columns import MORE_IMAGES
 from theworld.data.shards.remote_data_set import read_file
 from theworld.errors import UserError
 
@@ -56,6 +57,11 @@ class Snapshot:
     def shard_bytes(self) -> list[int]:
         """Bytes of each shard as it is read, unpacked."""
         return [int(shard["raw_data"]["bytes"]) for shard in self.shards]
+
+    @property
+    def several_pictures(self) -> bool:
+        """Whether there may be samples of several pictures."""
+        return any(MORE_IMAGES in shard.get("column_names", ()) for shard in self.shards)
 
     @property
     def fingerprint(self) -> str:
