@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,13 @@ from shapes import Set, llava, picture
 
 from tests.conftest import ROOT
 from tests.helpers.data_set_hub import SHA, Served, served
+from tests.helpers.extras import needs_extra
 from theworld.data.entries.streamed_set import StreamedSet
 from theworld.errors import UserError
 from theworld.run_audit import configured_json
 
 pytestmark = pytest.mark.slow
-needs_datasets = pytest.mark.skipif(
-    find_spec("datasets") is None, reason="Hugging Face's datasets is not installed: pip install 'theworld[datasets]'"
-)
+needs_datasets = needs_extra("datasets", "datasets")
 
 
 def entry(number: int, **more: Any) -> dict[str, Any]:

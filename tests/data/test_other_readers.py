@@ -12,6 +12,7 @@ import pytest
 from streaming import StreamingDataset
 
 from tests.conftest import smoke_config
+from tests.helpers.extras import needs_extra
 from theworld.data.shards.convert import convert
 
 COLUMNS = {"id", "image", "width", "height", "conversations", "bbox", "annotation_size"}
@@ -48,12 +49,10 @@ def read_entries(raw: Path) -> list[dict[str, Any]]:
     return json.loads((raw / "openspatial.json").read_text())
 
 
-@pytest.mark.slow
+@needs_extra("benchmark", "litdata")
 def test_litdata_reads_a_generation(packed: Path, tmp_path: Path) -> None:
     """LitData knows MDS, compressed and in one folder, and not the encodings ``json`` and ``int32``."""
-    litdata = pytest.importorskip(
-        "litdata", reason="LitData is not installed: make install EXTRAS=dev,benchmark, or make setup-next"
-    )
+    import litdata  # pyright: ignore[reportMissingImports] -- an extra; the linters run without it
     from litdata.streaming.serializers import Serializer  # pyright: ignore[reportMissingImports]
 
     class Json(Serializer):

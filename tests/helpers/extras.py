@@ -1,4 +1,5 @@
-"""Marks of the tests that need an extra which the fast tests run without."""
+"""Marks of the tests that need optional packages. The others run without these: what is installed is imported at each
+start, by Composer, transformers and peft, whether it is used or not."""
 
 from __future__ import annotations
 
@@ -8,18 +9,28 @@ from typing import Any
 
 import pytest
 
-NEEDS_BITSANDBYTES = [
-    pytest.mark.slow,
-    pytest.mark.qlora,
-    pytest.mark.skipif(
-        find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed: pip install 'theworld[qlora]'"
-    ),
-]
-"""For ``pytestmark`` and ``pytest.param``; a function takes :func:`needs_bitsandbytes`."""
+
+def marks_of_extra(extra: str, *packages: str) -> list[pytest.MarkDecorator]:
+    """For ``pytestmark`` and ``pytest.param``.
+
+    Args:
+        extra: its name in pyproject.toml.
+        packages: what is imported of it.
+    """
+    missing = any(find_spec(package) is None for package in packages)
+    reason = f"{' and '.join(packages)} not installed: make install EXTRAS=dev,{extra}"
+    return [pytest.mark.slow, pytest.mark.extra, pytest.mark.skipif(missing, reason=reason)]
 
 
-def needs_bitsandbytes(test: Callable[..., Any]) -> Callable[..., Any]:
+def needs_extra(extra: str, *packages: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The decorator with the same marks."""
-    for mark in NEEDS_BITSANDBYTES:
-        test = mark(test)
-    return test
+
+    def mark_all(test: Callable[..., Any]) -> Callable[..., Any]:
+        for mark in marks_of_extra(extra, *packages):
+            test = mark(test)
+        return test
+
+    return mark_all
+
+
+FOUR_BITS = ("qlora", "bitsandbytes")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.helpers.extras import needs_bitsandbytes
+from tests.helpers.extras import FOUR_BITS, needs_extra
 from tests.helpers.launcher import composer, run
 from tests.helpers.tensorboard import logged, losses
 from theworld.checkpoint.weights import read_saved_weights
@@ -159,7 +159,7 @@ def test_adapters_on_two_ranks_sharded_and_not(launch: Callable[..., list[float]
 
 
 @pytest.mark.dist
-@needs_bitsandbytes
+@needs_extra(*FOUR_BITS)
 def test_adapters_on_a_base_in_4_bits_on_two_ranks(launch: Callable[..., list[float]], tmp_path: Path) -> None:
     """With FSDP the packed weights are stored as the frozen ones beside them, and gathered as what they are."""
     settings = ("model.freeze.language=true", "model.lora={rank: 4, parts: [language, vision]}", "optimizer.lr=1.0e-2")

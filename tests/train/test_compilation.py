@@ -14,7 +14,7 @@ from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
 
 from tests.conftest import SMOKE_YAML
-from tests.helpers.extras import needs_bitsandbytes
+from tests.helpers.extras import FOUR_BITS, needs_extra
 from tests.train.test_train import losses, run_config, saved_state
 from theworld.config.load import load_config
 from theworld.config.schema import Config
@@ -140,7 +140,7 @@ def test_a_compiled_run_with_adapters_has_the_losses_of_the_plain_one(
     assert sum("lora_B" in name and bool(one.any()) for name, one in again.items()) > 10
 
 
-@needs_bitsandbytes
+@needs_extra(*FOUR_BITS)
 def test_layers_in_4_bits_compute_the_same_compiled() -> None:
     """In pieces: dynamo does not trace what bitsandbytes' parameters can do."""
     lora = ("model.lora={rank: 4, alpha: 16}", "model.freeze.language=true", "model.load_in_4bit=true")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BitsAndBytesConfig, Gemma3ForConditionalGeneration
 
 from tests.conftest import SMOKE_YAML
-from tests.helpers.extras import NEEDS_BITSANDBYTES
+from tests.helpers.extras import FOUR_BITS, marks_of_extra
 from tests.train.test_lora import LORA, PLAIN, run, seen, words
 from tests.train.test_train import losses, run_config, saved_state
 from theworld.commands.export import main as export_command
@@ -32,7 +32,7 @@ from theworld.model.four_bits import bytes_beside, four_bit_layers, packed_weigh
 from theworld.model.tiny import tiny_folder
 from theworld.train.run import train
 
-pytestmark = NEEDS_BITSANDBYTES
+pytestmark = marks_of_extra(*FOUR_BITS)
 BITS = "model.load_in_4bit=true"
 LINEAR = 2 * 7 + 2 * 6
 """Linear layers of the tiny model: two decoder layers and two of the vision tower."""

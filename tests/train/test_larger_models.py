@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import SMOKE_YAML
-from tests.helpers.extras import needs_bitsandbytes
+from tests.helpers.extras import FOUR_BITS, needs_extra
 from tests.train.real_shapes import LARGER, write_real_shapes
 from theworld.config.load import load_config
 from theworld.config.schema import Config
@@ -55,7 +55,7 @@ def test_a_larger_gemma_by_the_yaml_alone(size: str, tmp_path: Path) -> None:
     assert memory.estimate(sharded, 8, 1000).parameters * 8 == pytest.approx(whole.parameters, rel=1e-6)
 
 
-@needs_bitsandbytes
+@needs_extra(*FOUR_BITS)
 @pytest.mark.parametrize("size", LARGER)
 def test_adapters_on_a_base_in_4_bits(size: str, tmp_path: Path) -> None:
     """Half a byte a weight, a byte for each 64 of them and four for 256 of those; the rest is as without."""

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from tests.conftest import SMOKE_YAML
-from tests.helpers.extras import NEEDS_BITSANDBYTES
+from tests.helpers.extras import FOUR_BITS, marks_of_extra
 from tests.train.real_shapes import write_real_shapes
 from theworld.config.load import load_config
 from theworld.model.build import load_processor
@@ -43,7 +43,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return write_real_shapes(tmp_path_factory.mktemp("real"))
 
 
-@pytest.mark.parametrize("stage", [*STAGES, pytest.param("in 4 bits", marks=NEEDS_BITSANDBYTES)])
+@pytest.mark.parametrize("stage", [*STAGES, pytest.param("in 4 bits", marks=marks_of_extra(*FOUR_BITS))])
 def test_units_and_bytes_at_real_size(bases: list[str], stage: str, eight_ranks: None) -> None:
     spatial = str(Path(SMOKE_YAML).with_name("spatial.yaml"))
     config = load_config([spatial, *bases, *STAGES.get(stage, BITS), "parallelism_config={fsdp: {}}"])

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.conftest import SMOKE_YAML
-from tests.helpers.extras import NEEDS_BITSANDBYTES
+from tests.helpers.extras import FOUR_BITS, marks_of_extra
 from tests.helpers.launcher import composer, run
 from tests.helpers.stage_stops import stops_at
 from tests.helpers.tensorboard import losses
@@ -256,7 +256,7 @@ LORA = "model: {lora: {rank: 4}}"
             f"freeze: {{language: true}}, {LORA}",
             "freeze: {language: true}, model: {lora: {rank: 4}, load_in_4bit: true}",
             "stages, b: model.load_in_4bit is true, but false in a, whose adapters are for that base",
-            marks=NEEDS_BITSANDBYTES,
+            marks=marks_of_extra(*FOUR_BITS),
         ),
     ],
 )

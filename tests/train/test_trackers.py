@@ -7,19 +7,14 @@ import os
 import sqlite3
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
-
+from tests.helpers.extras import needs_extra
 from tests.helpers.launcher import LONGEST, ROOT
 from theworld.train.callbacks.answer_table import COLUMNS
 
-EXTRAS = "pip install -c constraints.txt -e '.[mlflow,wandb]'"
 
-
-@pytest.mark.slow
-@pytest.mark.skipif(not (find_spec("mlflow") and find_spec("wandb")), reason=f"needs the extras: {EXTRAS}")
+@needs_extra("mlflow,wandb", "mlflow", "wandb")
 def test_both_trackers_go_on_with_one_run(mds_sample: Path, tmp_path: Path) -> None:
     folder, trackers = tmp_path / "run", "loggers={mlflow: {log_system_metrics: false}, wandb: {}}"
     command = [sys.executable, "recipes/train.py", "yamls/smoke.yaml", f"train_loader.dataset.remote={mds_sample}"]
