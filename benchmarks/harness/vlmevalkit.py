@@ -70,7 +70,7 @@ class TheWorld(BaseModel):
             raise UserError(f"{dataset}: expected one picture a question, got {len(pictures)}")
         question = "\n".join(part["value"] for part in message if part["type"] == "text")
         with Image.open(pictures[0]) as picture:
-            return self.answerer.answer([Asked(to_rgb(picture), question)])[0]
+            return self.answerer.answer([Asked((to_rgb(picture),), question)])[0]
 
 
 class SpatialRGPTBench(ImageBaseDataset):
@@ -105,7 +105,7 @@ class SpatialRGPTBench(ImageBaseDataset):
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.numbers[line['index']]}.png"
         if not path.exists():
-            self.pictures[line["index"]].draw().save(path)
+            self.pictures[line["index"]].draw()[0].save(path)
         return [{"type": "image", "value": str(path)}, {"type": "text", "value": line["question"]}]
 
     def evaluate(self, eval_file: str, **_judge: Any) -> dict[str, float]:

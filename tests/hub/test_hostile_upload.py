@@ -133,7 +133,7 @@ def changed_model(files: Files, ran: Path, chance: random.Random) -> Iterator[tu
 @pytest.mark.slow
 def test_a_model_of_changed_files_can_be_asked_or_is_a_line(upload: Files, tmp_path: Path) -> None:
     ran, folder, lines = tmp_path / "ran", tmp_path / "model", []
-    question = Asked(Image.new("RGB", (64, 64)), "What is it?")
+    question = Asked((Image.new("RGB", (64, 64)),), "What is it?")
     folder.mkdir()
     changes = list(changed_model(upload, ran, random.Random(3)))
     for name, other in changes:

@@ -10,18 +10,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from tests.helpers.data_set_hub import SHA, served
 from tests.helpers.launcher import run
+from tests.helpers.several_pictures import several_pictures
 from tests.helpers.terminal import seen
 from theworld import progress
 from theworld.commands.evaluate import command
+from theworld.data.batches.sample_encoder import SampleEncoder
+from theworld.data.samples import DecodedSample, Turn
 from theworld.errors import UserError
 from theworld.evaluation.question_kind import category_of
-from theworld.inference.answer_file import derangement
-from theworld.inference.benchmark_data import read_benchmark
+from theworld.inference.answer_file import derangement, drawn
+from theworld.inference.answering import Answerer, Asked
+from theworld.inference.benchmark_data import read_benchmark, read_holdout
+from theworld.inference.load_trained import load_trained
 
 COUNT = 7
 SHORT = ("--max-new-tokens", "3", "--batch-size", "2")
@@ -134,9 +140,9 @@ def test_other_settings_are_another_evaluation(benchmark: Path, tmp_path: Path) 
 
 def test_boxes_are_drawn_as_the_question_numbers_them(benchmark: Path) -> None:
     drawn, plain = (read_benchmark(str(benchmark), 1, draws)[0][0] for draws in (True, False))
-    assert drawn.draw().tobytes() != plain.draw().tobytes()
-    assert drawn.draw().getpixel((2, 3)) == (230, 25, 75), "Region [0] has the first colour"
-    assert plain.draw().getpixel((2, 3)) == (0, 90, 120)
+    assert drawn.draw()[0].tobytes() != plain.draw()[0].tobytes()
+    assert drawn.draw()[0].getpixel((2, 3)) == (230, 25, 75), "Region [0] has the first colour"
+    assert plain.draw()[0].getpixel((2, 3)) == (0, 90, 120)
 
 
 @pytest.mark.parametrize(
@@ -194,15 +200,89 @@ def test_the_held_out_share_is_asked_too(mds_sample: Path, tmp_path: Path) -> No
     assert len(lines_in(folder)) == 4
 
 
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    return several_pictures(tmp_path)
+
+
+def test_a_held_out_sample_is_asked_with_its_pictures(several: Path) -> None:
+    """Those that training has shown up to the question, boxes in their own picture, and none without any."""
+    found = {one.question.id: one for one in read_holdout(several, None)[0]}
+    assert {name: one.question.text for name, one in found.items()} == {
+        "two/0": "<image><image>Is Region [0] above Region [1]?",
+        "two/1": "<image><image>How wide is Region [1]?",
+        "three/0": "How wide is Region [0]?",
+        "three/2": "<image>In <image> or <image>: how wide is Region [1]?",
+        "one/0": "How wide is Region [0]?",
+    }
+    shown = {name: [np.asarray(picture)[1, 88, 0] // 30 for picture in one.draw()] for name, one in found.items()}
+    assert shown == {"two/0": [0, 1], "two/1": [0, 1], "three/0": [2], "three/2": [2, 3, 4], "one/0": [5]}
+    first, second = found["two/0"].draw()
+    assert (first.getpixel((20, 30)), second.getpixel((20, 30))) == ((230, 25, 75), (60, 180, 75))
+    plain = {one.question.id: one for one in read_holdout(several, None, False)[0]}
+    assert plain["two/0"].draw()[1].getpixel((20, 30)) == (30, 90, 120)
+
+
+def test_the_prompt_of_a_turn_is_that_of_training(several: Path) -> None:
+    """A turn behind others is asked as a sample is trained on whose first question has the earlier pictures too."""
+    answerer = Answerer(load_trained("builtin:tiny"))
+    encoder = SampleEncoder(answerer.processor, 4096)
+    for one in read_holdout(several, None)[0]:
+        first, *others = one.draw()
+        sample = DecodedSample("x", first, [Turn(one.question.text, "Yes.")], more=list(others))
+        prompt = answerer.prompt_ids(Asked((first, *others), one.question.text))
+        assert encoder(sample).input_ids[: len(prompt)] == prompt
+        assert prompt.count(answerer.tokenizer.boi_token_id) == 1 + len(others)
+
+
+def test_samples_of_several_pictures_are_evaluated(several: Path, tmp_path: Path, world_run: Path) -> None:
+    """With each kind of world, of a model that has one."""
+    for world in ("on", "off", "zero", "shuffled"):
+        arguments = [str(world_run), "--bench", "holdout", "--data", str(several), "--world", world, *SHORT]
+        assert command([*arguments, "--out", str(tmp_path / world)]) == 0
+        (folder,) = (tmp_path / world).iterdir()
+        assert sorted(line["id"] for line in lines_in(folder)) == ["one/0", "three/0", "three/2", "two/0", "two/1"]
+
+
 def test_every_question_gets_another_ones_picture() -> None:
-    pictures = [b"a", b"a", b"b", b"c", b"c", b"d"]
+    pictures = [(b"a",), (b"a",), (b"b",), (b"c",), (b"c",), (b"d",)]
     taken = derangement(pictures, 0)
-    assert sorted(taken) == list(range(6))
-    assert all(pictures[own] != pictures[other] for own, other in enumerate(taken))
+    assert sorted(taken) == [((place, 0),) for place in range(6)]
+    assert all(pictures[own] != pictures[other] for own, ((other, _),) in enumerate(taken))
     assert derangement(pictures, 0) == taken
     assert any(derangement(pictures, seed) != taken for seed in range(1, 9))
+    assert [other for ((other, _),) in taken] == [5, 3, 1, 2, 0, 4], "as for answers that are there already"
     with pytest.raises(UserError, match="over half"):
-        derangement([b"a", b"a", b"b"], 0)
+        derangement([(b"a",), (b"a",), (b"b",)], 0)
+
+
+def test_every_one_of_several_pictures_is_replaced_by_another_samples() -> None:
+    """Samples that have a picture in common, the first with the third by way of the second, count as one."""
+    pictures = [(b"a", b"b"), (b"b", b"c"), (b"c",), (b"d", b"e", b"f"), (b"g",), (b"d",), (b"h", b"i")]
+    joined = [0, 0, 0, 1, 2, 1, 3]
+    for seed in range(20):
+        taken = derangement(pictures, seed)
+        assert [len(others) for others in taken] == [len(own) for own in pictures]
+        slots = [slot for others in taken for slot in others]
+        assert sorted(slots) == [(place, number) for place, own in enumerate(pictures) for number in range(len(own))]
+        assert all(joined[own] != joined[other] for own, others in enumerate(taken) for other, _ in others)
+    with pytest.raises(UserError, match="over half"):
+        derangement([(b"a", b"b"), (b"b", b"c"), (b"d",)], 0)
+
+
+def test_worlds_are_those_of_other_samples_pictures(several: Path) -> None:
+    questions, _ = read_holdout(several, None)
+    worlds = derangement([one.stored for one in questions], 0)
+    given = [drawn(questions, place, worlds) for place in range(len(questions))]
+    for asked in given:
+        assert asked.world_pictures is not None
+        own, others = (
+            {picture.getpixel((88, 1)) for picture in pictures} for pictures in (asked.pictures, asked.world_pictures)
+        )
+        assert len(asked.world_pictures) == len(asked.pictures)
+        assert not own & others
+    made = sorted(picture.tobytes() for asked in given for picture in asked.pictures)
+    assert sorted(picture.tobytes() for asked in given for picture in asked.world_pictures or ()) == made
 
 
 def test_categories_are_told_from_the_words() -> None:

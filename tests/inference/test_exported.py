@@ -28,7 +28,7 @@ from theworld.inference.answering import Answerer, Asked
 from theworld.inference.load_trained import load_trained
 
 answerer = Answerer(load_trained(sys.argv[1]), max_new_tokens=12)
-(answer,) = answerer.answer([Asked(Image.open(sys.argv[2]), sys.argv[3])])
+(answer,) = answerer.answer([Asked((Image.open(sys.argv[2]),), sys.argv[3])])
 heavy = sorted({name.partition(".")[0] for name in sys.modules} & {"composer", "streaming"})
 print(json.dumps([answer, heavy]))
 """
@@ -66,7 +66,7 @@ def in_fresh_process(code: str, model: Path, picture: Path) -> list[object]:
 
 def answer_of(where: Path, picture: Path) -> str:
     answerer = Answerer(load_trained(str(where)), max_new_tokens=12)
-    (answer,) = answerer.answer([Asked(Image.open(picture), QUESTION)])
+    (answer,) = answerer.answer([Asked((Image.open(picture),), QUESTION)])
     return answer
 
 
@@ -116,7 +116,7 @@ def test_a_run_is_not_its_base(world_run: Path, picture: Path) -> None:
     """Trained weights are those that answer: the tiny base says something else."""
     run, base = load_trained(str(world_run)), load_trained("builtin:tiny")
     assert run.identity != base.identity
-    asked = [Asked(Image.open(picture), QUESTION), Asked(Image.open(picture), "How wide is Region [0]?")]
+    asked = [Asked((Image.open(picture),), QUESTION), Asked((Image.open(picture),), "How wide is Region [0]?")]
     assert Answerer(run, 12).answer(asked) != Answerer(base, 12).answer(asked)
 
 
@@ -125,7 +125,7 @@ def test_a_turn_behind_others_is_asked_as_in_training(world_run: Path, picture: 
     turns = [Turn("How tall is Region [0]?", "It is 2 feet."), Turn(QUESTION, "Yes.")]
     ids, labels, kept = answerer.encoder.encode_turns(turns)
     assert kept == 2
-    asked = Asked(Image.open(picture), QUESTION, before=(turns[0],))
+    asked = Asked((Image.open(picture),), QUESTION, before=(turns[0],))
     prompt = answerer.prompt_ids(asked)
     assert ids[: len(prompt)] == prompt
     assert labels[len(prompt)] == ids[len(prompt)]

@@ -45,7 +45,7 @@ def test_a_length_is_quantitative(task: ModuleType) -> None:
 
 
 def test_the_picture_is_the_one_that_evaluate_shows(task: ModuleType, tmp_path: Path) -> None:
-    shown = read_benchmark(str(write_parquet(tmp_path / "bench", [row(0)])), None)[0][0].draw()
+    shown = read_benchmark(str(write_parquet(tmp_path / "bench", [row(0)])), None)[0][0].draw()[0]
     as_picture = row(0) | {"image": Image.open(io.BytesIO(row(0)["image"]["bytes"]))}
     for given in (row(0), as_picture):
         (picture,) = task.pictures(given)

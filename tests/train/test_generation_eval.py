@@ -16,6 +16,7 @@ from torch import nn
 
 from tests.conftest import SMOKE_YAML, smoke_config
 from tests.helpers import launcher
+from tests.helpers.several_pictures import several_pictures
 from tests.helpers.tensorboard import logged, losses
 from theworld.checkpoint.data_only import load_file
 from theworld.checkpoint.on_disk import newest_whole_checkpoint
@@ -86,7 +87,7 @@ def check_figures(run: Path, mds: Path, out: Path) -> None:
         found = [logged(run, f"generation_eval/{line.name}/{group}") for group in GROUPS]
         assert [list(one) for one in found] == [[2, 4, 5]] * len(GROUPS)
         assert [one[5] for one in found] == pytest.approx(expected, rel=1e-6)
-    rows = [[str(number), *Shown(None, one).texts] for number, one in enumerate(scored[:PICTURES])]  # type: ignore[arg-type]
+    rows = [[str(number), *Shown([], one).texts] for number, one in enumerate(scored[:PICTURES])]
     assert text_of(run, "generation_eval/answers") == markdown(COLUMNS, rows)
 
 
@@ -179,6 +180,18 @@ def test_each_of_several_sets_is_asked_under_its_name(
             assert found == {2: pytest.approx(line.accuracy, rel=1e-6)}
         assert scored[0].answer in text_of(tmp_path / "run", f"generation_eval-{name}/answers")
     assert not logged(tmp_path / "run", "generation_eval/overall/right")
+
+
+@pytest.mark.slow
+def test_samples_of_several_pictures_are_asked_with_all(raw_sample: Path, mds_sample: Path, tmp_path: Path) -> None:
+    """The figures of the evaluation, and pictures side by side in the table."""
+    data, folder = several_pictures(tmp_path), tmp_path / "trained"
+    assert train(smoke_config(raw_sample, mds_sample, *settings(mds_sample, folder, asked(data)))) == 0
+    check_figures(folder / "run", data, tmp_path / "out")
+    (path,) = (folder / "run").rglob("events.*")
+    table = EventAccumulator(str(path)).Reload()
+    shown = [table.Images(f"generation_eval/picture {number}")[-1] for number in range(PICTURES)]
+    assert [(image.width, image.height) for image in shown] == [(188, 60), (188, 60), (90, 60)]
 
 
 def states() -> list[Any]:

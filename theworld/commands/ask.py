@@ -3,8 +3,14 @@
 RUN_OR_REPO is a run's save_folder, an exported folder, OWNER/NAME on the Hub, or a plain Gemma 3. Boxes are drawn into
 the picture and numbered as in training; the question calls them Region [0], Region [1], or <mask> in the order of the
 boxes. Without a question it is a conversation: one question a line, /reset forgets the turns, /box x1,y1,x2,y2 adds a
-box, /image FILE takes another picture, /compare RUN_OR_REPO asks another model the last question (without a name: the
-one compared with before), an empty line or the end of the input ends it.
+box, /image FILE takes another picture instead, /also FILE one more, /compare RUN_OR_REPO asks another model the last
+question (without a name: the one compared with before), an empty line or the end of the input ends it. What changes
+boxes or pictures forgets the turns as well.
+
+With --image FILE, as often as wanted, it is about several pictures: these behind IMAGE, in the order given. Each stands
+where the first question says <image>, once for each; without any all stand in front of it, as in training. Boxes are of
+IMAGE, the first picture, as those of training data are that do not say which picture they are in.
+
 Exit code 0: answered, 2: bad input.
 """
 
@@ -31,20 +37,28 @@ WORLDS = ("on", "off", "zero")
 def main(argv: list[str]) -> int:
     parser = cli.Parser("recipes/ask.py", __doc__)
     parser.add_argument("model", metavar="RUN_OR_REPO", help="the model")
-    parser.add_argument("image", metavar="IMAGE", type=Path, help="the picture")
+    parser.add_argument("image", metavar="IMAGE", type=Path, help="the (first) picture")
     parser.add_argument("question", metavar="QUESTION", nargs="?", help="(default: a conversation)")
-    parser.add_argument("--box", metavar="x1,y1,x2,y2", action="append", default=[], help="a region, in pixels")
+    parser.add_argument(
+        "--image", metavar="FILE", dest="more", action="append", default=[], type=Path, help="one more picture"
+    )
+    parser.add_argument(
+        "--box", metavar="x1,y1,x2,y2", action="append", default=[], help="a region of IMAGE, in pixels"
+    )
     parser.add_argument("--checkpoint", metavar="NAME", help="of a run (default: the newest that is whole)")
-    parser.add_argument("--world", choices=WORLDS, default="on", help="what stands for the picture's world tokens")
+    parser.add_argument("--world", choices=WORLDS, default="on", help="what stands for the pictures' world tokens")
     parser.add_argument("--max-new-tokens", metavar="N", type=int, default=256, help="the longest answer")
     parser.add_argument("--json", action="store_true", help="print answer, question, boxes and model as JSON")
-    parser.add_argument("--save", metavar="PNG", type=Path, help="write the picture as the model saw it")
+    parser.add_argument(
+        "--save", metavar="PNG", type=Path, help="write the picture as the model saw it; several: side by side"
+    )
     given = parser.parse(argv)
     if given.json and given.question is None:
         raise UserError("recipes/ask.py: --json needs a QUESTION (see --help)")
     from theworld.inference.conversation import Conversation, open_picture, parse_box
 
-    talk = Conversation(open_picture(given.image), [parse_box(text) for text in given.box])
+    pictures = [open_picture(path) for path in (given.image, *given.more)]
+    talk = Conversation(pictures, [parse_box(text) for text in given.box])
     # What is wrong with boxes and question is said before any model loads.
     if given.question is not None:
         talk.question(given.question)
@@ -70,9 +84,11 @@ def load(given: Namespace, model: str, checkpoint: str | None = None) -> Answere
 
 
 def save(talk: Conversation, path: Path) -> None:
-    """Write the picture as the model sees it."""
+    """Write the pictures as the model sees them."""
+    from theworld.inference.side_by_side import side_by_side
+
     try:
-        talk.seen().save(path)
+        side_by_side(talk.seen()).save(path)
     except (OSError, ValueError) as error:
         raise UserError(f"--save {path}: {error}") from error
 
@@ -95,7 +111,7 @@ class Dialogue:
     """Questions and commands from the terminal.
 
     Args:
-        talk: the picture and what was said about it.
+        talk: the pictures and what was said about them.
         answerer: the model that is asked.
         load: a name to another model.
     """
@@ -126,12 +142,14 @@ class Dialogue:
             self.talk.add_box(parse_box(rest))
         elif name == "/image":
             self.talk.take_picture(open_picture(Path(rest)))
+        elif name == "/also":
+            self.talk.add_picture(open_picture(Path(rest)))
         elif name == "/compare":
             self.compare(rest.strip())
         elif name == "/reset":
             self.talk.forget()
         else:
-            raise UserError(f"{name}: expected /box, /image, /compare or /reset")
+            raise UserError(f"{name}: expected /box, /image, /also, /compare or /reset")
 
     def compare(self, model: str) -> None:
         """Ask another model the last question, after the same turns."""

@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
         "--data", metavar="FOLDER|hf://", help="the benchmark's parquet files, or the held-out data set"
     )
     parser.add_argument("--limit", metavar="N", type=positive, help="the first N questions only")
-    parser.add_argument("--world", choices=WORLDS, default="on", help="what stands for the picture's world tokens")
+    parser.add_argument("--world", choices=WORLDS, default="on", help="what stands for the pictures' world tokens")
     parser.add_argument("--checkpoint", metavar="NAME", help="of a run (default: the newest that is whole)")
     parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("evaluations"), help="(default %(default)s)")
     parser.add_argument("--batch-size", metavar="N", type=positive, default=8, help="questions at once at the most")

@@ -21,6 +21,8 @@ from theworld.inference.benchmark_data import Pictured
 from theworld.progress import Progress
 
 SETTINGS = "settings.json"
+Slot = tuple[int, int]
+"""A picture of a question: the question's place among all, the picture's among its own."""
 
 
 def folder_for(root: Path, settings: Mapping[str, Any]) -> Path:
@@ -55,7 +57,7 @@ def answer_missing(
     folder: Path,
     questions: Sequence[Pictured],
     answerer: Answerer,
-    worlds: Sequence[int] | None,
+    worlds: Sequence[Sequence[Slot]] | None,
     rank: int,
     ranks: int,
     progress: Progress | None,
@@ -66,7 +68,7 @@ def answer_missing(
         folder: of the evaluation.
         questions: all of them.
         answerer: the model.
-        worlds: place of the question whose picture's world a question gets; None: its own.
+        worlds: of :func:`derangement`: the pictures whose worlds each question gets; None: its own.
         rank, ranks: this process, and how many share the work.
         progress: of this rank's questions; None: not shown.
     """
@@ -80,33 +82,53 @@ def answer_missing(
             progress.add(len(own) - len(missing))
         for first in range(0, len(missing), answerer.batch_size):
             places = missing[first : first + answerer.batch_size]
-            asked = [
-                Asked(
-                    questions[place].draw(),
-                    questions[place].question.text,
-                    questions[worlds[place]].draw() if worlds is not None else None,
-                )
-                for place in places
-            ]
+            asked = [drawn(questions, place, worlds) for place in places]
             for place, answer in zip(places, answerer.answer(asked), strict=True):
                 append_line(path, {"id": questions[place].question.id, "prediction": answer})
             if progress is not None:
                 progress.add(len(places))
 
 
-def derangement(pictures: Sequence[bytes], seed: int) -> list[int]:
-    """For each question the place of one with another picture, every place once; the same for the same seed.
+def drawn(questions: Sequence[Pictured], place: int, worlds: Sequence[Sequence[Slot]] | None) -> Asked:
+    """The question at a place with its pictures made, and those whose worlds it gets."""
+    others = None if worlds is None else tuple(questions[at].draw()[number] for at, number in worlds[place])
+    return Asked(questions[place].draw(), questions[place].question.text, others)
+
+
+def derangement(pictures: Sequence[Sequence[bytes]], seed: int) -> list[tuple[Slot, ...]]:
+    """For each picture of each question another one, every one once; the same for the same seed.
+
+    No question gets a picture of its own, nor of one that has a picture in common with it, be it by way of others.
+
+    Args:
+        pictures: files of each question, one or more.
+        seed: another one, another order.
 
     Raises:
-        UserError: more than half of the questions are about one picture.
+        UserError: more than half of all are of questions that have pictures in common.
     """
-    # Questions sorted by picture, each takes the one that stands as many places on as the largest group has.
-    chance = {stored: hashlib.sha256(f"{seed}".encode() + stored).digest() for stored in set(pictures)}
-    order = sorted(range(len(pictures)), key=lambda place: (chance[pictures[place]], place))
-    largest = max(Counter(pictures).values())
-    if 2 * largest > len(pictures):
-        raise UserError("--world shuffled needs more pictures: over half of the questions are about the same one")
-    taken = [0] * len(pictures)
-    for position, place in enumerate(order):
-        taken[place] = order[(position + largest) % len(order)]
-    return taken
+    # Sorted by what they have in common, each takes the one that stands as many places on as the largest group has.
+    groups = groups_of(pictures, seed)
+    slots = [(place, number) for place, own in enumerate(pictures) for number in range(len(own))]
+    order = sorted(slots, key=lambda slot: (groups[slot[0]], slot))
+    largest = max(Counter(groups[place] for place, _ in slots).values())
+    if 2 * largest > len(slots):
+        raise UserError("--world shuffled needs more pictures: over half of the questions are about the same ones")
+    taken = {slot: order[(position + largest) % len(order)] for position, slot in enumerate(order)}
+    return [tuple(taken[place, number] for number in range(len(own))) for place, own in enumerate(pictures)]
+
+
+def groups_of(pictures: Sequence[Sequence[bytes]], seed: int) -> list[bytes]:
+    """A name by chance for each question, the same for those that have a picture in common."""
+    chance = {one: hashlib.sha256(f"{seed}".encode() + one).digest() for own in pictures for one in own}
+    leader = {name: name for name in chance.values()}
+
+    def least(name: bytes) -> bytes:
+        while leader[name] != name:
+            leader[name] = name = leader[leader[name]]
+        return name
+
+    for own in pictures:
+        joined = [least(chance[one]) for one in own]
+        leader.update(dict.fromkeys(joined, min(joined)))
+    return [least(chance[own[0]]) for own in pictures]

@@ -14,7 +14,7 @@ from transformers import DynamicCache
 
 from theworld.compat import cache_as_named
 from theworld.data.batches.sample_encoder import SampleEncoder
-from theworld.data.samples.regions import Turn
+from theworld.data.samples.regions import Turn, place_images
 from theworld.errors import UserError
 from theworld.inference.load_trained import Trained
 from theworld.model.processing import without_world
@@ -29,19 +29,20 @@ LONGEST = 1 << 20
 
 @dataclass(frozen=True)
 class Asked:
-    """A question about a picture that has its boxes drawn already."""
+    """A question about pictures that have their boxes drawn already."""
 
-    picture: Image.Image
+    pictures: tuple[Image.Image, ...]
+    """One or more; of several each stands where the questions say ``<image>``, or all in front of the first one."""
     question: str
-    world_picture: Image.Image | None = None
-    """Of which the world tokens are made; None: of the picture."""
+    world_pictures: tuple[Image.Image, ...] | None = None
+    """Of which the world tokens are made, as many; None: of the pictures."""
     before: tuple[Turn, ...] = ()
     """Earlier turns of the same conversation."""
 
 
 @dataclass
 class Past:
-    """What a model has read and written about one picture, so that the next turn need not read it again."""
+    """What a model has read and written about the same pictures, so that the next turn need not read it again."""
 
     ids: list[int] = field(default_factory=list)
     """The tokens whose keys and values ``cache`` holds."""
@@ -108,7 +109,7 @@ class Answerer:
     def answer_turn(self, asked: Asked, past: Past, streamer: Any = None) -> str:
         """The answer to the next question of a conversation, as :meth:`answer_batch` gives it.
 
-        ``past`` is this model's, of this picture; it is brought up to date.
+        ``past`` is this model's, of these pictures; it is brought up to date.
         """
         with self.trained.faults_of_its_files():
             return self._answer_turn(asked, past, streamer)
@@ -159,7 +160,7 @@ class Answerer:
 
     def encode(self, batch: Sequence[Asked]) -> dict[str, Tensor]:
         """The model's inputs, prompts padded on the left: ``input_ids``, ``attention_mask`` and ``token_type_ids``
-        (B, L), and pixels as bytes."""
+        (B, L), and pixels of all P pictures as bytes: (P, 3, H, W), and worlds of as many."""
         prompts = [self.prompt_ids(asked) for asked in batch]
         length = max(map(len, prompts))
         ids = torch.full((len(batch), length), self.tokenizer.pad_token_id, dtype=torch.long)
@@ -168,23 +169,25 @@ class Answerer:
             ids[row, length - len(prompt) :] = torch.tensor(prompt)
             mask[row, length - len(prompt) :] = 1
         inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": self.processor.token_type_ids(ids)}
-        inputs |= self.processor.resize_images([asked.picture for asked in batch])
+        pictures = [picture for asked in batch for picture in asked.pictures]
+        inputs |= self.processor.resize_images(pictures)
         if "world_pixel_values" in inputs:
-            worlds = [asked.world_picture or asked.picture for asked in batch]
+            worlds = [picture for asked in batch for picture in asked.world_pictures or asked.pictures]
             inputs["world_pixel_values"] = self.processor.resize_images(worlds)["world_pixel_values"]
         if self.world == "zero":
             del inputs["world_pixel_values"]
             config = self.model.config
-            shape = (len(batch), config.latent_channels, config.latent_side, config.latent_side)
+            shape = (len(pictures), config.latent_channels, config.latent_side, config.latent_side)
             inputs["world_latents"] = torch.zeros(shape)
         return inputs
 
     def prompt_ids(self, asked: Asked) -> list[int]:
         """The tokens up to the answer: exactly those of training."""
         ids: list[int] = []
-        turns = [*asked.before, Turn(asked.question, "")]
+        pictures = len(asked.pictures)
+        turns = place_images([*asked.before, Turn(asked.question, "")], pictures)
         for place, turn in enumerate(turns):
-            prompt, answer, tail = self.encoder.render(turn, first=place == 0)
+            prompt, answer, tail = self.encoder.render(turn, place == 0, pictures, worlds=pictures)
             last = place == len(turns) - 1
             for piece in (prompt,) if last else (prompt, answer, tail):
                 ids += self.encoder.tokenize(piece, LONGEST)

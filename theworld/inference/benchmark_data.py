@@ -16,8 +16,8 @@ from PIL import Image
 from theworld.data.entries.literals import literal
 from theworld.data.samples import decode_sample
 from theworld.data.samples.boxes import draw_regions
-from theworld.data.samples.decode import stored_pictures, to_rgb
-from theworld.data.samples.regions import Region
+from theworld.data.samples.decode import stored_pictures, stored_turns, to_rgb
+from theworld.data.samples.regions import Region, question_alone
 from theworld.errors import UserError, describe, first_line
 from theworld.evaluation.question_kind import category_of
 from theworld.evaluation.questions import Question, is_category
@@ -29,13 +29,14 @@ COLUMNS = ("id", "image", "text_q", "conversations", "bbox", "qa_info")
 
 @dataclass(frozen=True)
 class Pictured:
-    """A question and its picture, which is decoded when it is needed: all of them would fill the memory."""
+    """A question and its pictures, which are decoded when they are needed: all of them would fill the memory."""
 
     question: Question
-    stored: bytes
-    """The picture's file."""
-    draw: Callable[[], Image.Image]
-    """Makes the picture as the model sees it."""
+    """Of several pictures with ``<image>`` where each stands."""
+    stored: tuple[bytes, ...]
+    """The pictures' files."""
+    draw: Callable[[], tuple[Image.Image, ...]]
+    """Makes the pictures as the model sees them."""
 
 
 def read_benchmark(where: str, limit: int | None, draw_boxes: bool = True) -> tuple[list[Pictured], str]:
@@ -103,7 +104,7 @@ def pictured(file: Path, row: dict[str, Any], draw_boxes: bool) -> Pictured:
             opened.verify()
     except (KeyError, TypeError, ValueError, IndexError, StopIteration, OSError) as error:
         raise UserError(f"{file}, question {row.get('id')!r}: {describe(error)}") from error
-    return Pictured(question, stored, partial(with_boxes, stored, regions if draw_boxes else []))
+    return Pictured(question, (stored,), lambda: (with_boxes(stored, regions if draw_boxes else []),))
 
 
 def question_of(row: dict[str, Any]) -> Question:
@@ -167,24 +168,24 @@ def read_holdout(folder: Path, limit: int | None, draw_boxes: bool = True) -> tu
 
 
 def questions_of(sample: dict[str, Any], draw_boxes: bool) -> list[Pictured]:
-    """The questions of one sample that the benchmark's rules can score; none of one that has not just one picture."""
-    if len(stored_pictures(sample)) != 1:
-        return []
-    turns = decode_sample(sample, draw_boxes).turns
-    draw = partial(picture_of, sample, draw_boxes)
+    """The questions of one sample that the benchmark's rules can score, each with the pictures that training has shown
+    up to it; none that has no picture."""
+    files = tuple(picture.data for picture in stored_pictures(sample))
+    turns, _, pictures = stored_turns(sample)
     found = []
     for place, turn in enumerate(turns):
-        category = category_of(turn.question)
-        if category is not None:
-            question = Question(f"{sample['id']}/{place}", turn.question, turn.answer, category)
+        text, shown = question_alone(turns, place, pictures)
+        category = category_of(text)
+        if shown and category is not None:
+            question = Question(f"{sample['id']}/{place}", text, turn.answer, category)
             if is_readable(question):
-                found.append(Pictured(question, sample["image"], draw))
+                found.append(Pictured(question, files[:shown], partial(pictures_of, sample, draw_boxes, shown)))
     return found
 
 
-def picture_of(sample: dict[str, Any], draw_boxes: bool) -> Image.Image:
-    """A sample's picture as in training."""
-    return decode_sample(sample, draw_boxes).image
+def pictures_of(sample: dict[str, Any], draw_boxes: bool, shown: int) -> tuple[Image.Image, ...]:
+    """A sample's first pictures as in training."""
+    return tuple(Image.fromarray(pixels) for pixels in decode_sample(sample, draw_boxes).pictures[:shown])
 
 
 def is_readable(question: Question) -> bool:
@@ -202,5 +203,6 @@ def data_name(found: list[Pictured]) -> str:
     for one in found:
         asked = one.question
         digest.update(json.dumps([asked.id, asked.text, asked.reference, asked.category]).encode())
-        digest.update(hashlib.sha256(one.stored).digest())
+        for stored in one.stored:
+            digest.update(hashlib.sha256(stored).digest())
     return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""A picture with boxes, and questions about it."""
+"""Pictures, the first with boxes, and questions about them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from theworld.data.samples.boxes import draw_regions
 from theworld.data.samples.decode import is_outside, to_rgb
 from theworld.data.samples.regions import (
     CITATION,
+    IMAGE,
+    IMAGE_TOKEN,
     LONGEST_NUMBER,
     MENTION,
     Region,
@@ -53,22 +55,22 @@ def open_picture(path: Path) -> Image.Image:
 
 @dataclass
 class Conversation:
-    """Turns about one picture.
+    """Turns about one picture, or several.
 
     Args:
-        picture: RGB.
-        boxes: in pixels of it; the same box twice is one region.
+        pictures: RGB.
+        boxes: in pixels of the first, whose regions they are as in training; the same box twice is one region.
         draws_boxes: whether the model was trained on pictures with their boxes in them.
     """
 
-    picture: Image.Image
+    pictures: Sequence[Image.Image]
     boxes: Sequence[Box] = ()
     draws_boxes: bool = True
     turns: list[Turn] = field(default_factory=list)
     past: Past = field(default_factory=Past)
 
     def forget(self) -> None:
-        """Begin anew about the same picture."""
+        """Begin anew about the same pictures."""
         self.turns, self.past = [], Past()
 
     def add_box(self, box: Box) -> None:
@@ -88,12 +90,17 @@ class Conversation:
 
     def take_picture(self, picture: Image.Image) -> None:
         """Go on about another picture, without boxes."""
-        self.picture, self.boxes = picture, []
+        self.pictures, self.boxes = [picture], []
+        self.forget()
+
+    def add_picture(self, picture: Image.Image) -> None:
+        """One more picture. What was said before was said without it, so it is forgotten."""
+        self.pictures = [*self.pictures, picture]
         self.forget()
 
     def with_other(self, draws_boxes: bool) -> Conversation:
         """The same turns but the last, for another model to go on from."""
-        return Conversation(self.picture, self.boxes, draws_boxes, self.turns[:-1])
+        return Conversation(self.pictures, self.boxes, draws_boxes, self.turns[:-1])
 
     @property
     def regions(self) -> list[Region]:
@@ -102,34 +109,49 @@ class Conversation:
         Raises:
             UserError: one lies outside the picture.
         """
-        regions = unique_regions(self.boxes)
+        regions, first = unique_regions(self.boxes), self.pictures[0]
         for region in regions:
-            if not all(abs(side) < float("inf") for side in region.box) or is_outside(region, self.picture.size):
+            if not all(abs(side) < float("inf") for side in region.box) or is_outside(region, first.size):
                 box = ",".join(f"{side:g}" for side in region.box)
-                size = f"{self.picture.width} x {self.picture.height}"
+                size = f"{first.width} x {first.height}"
                 raise UserError(f"--box {box}: lies outside the picture, which is {size} pixels")
         return regions
 
-    def seen(self) -> Image.Image:
-        """The picture as the model sees it, by the code that draws in training."""
-        return draw_regions(self.picture, self.regions) if self.draws_boxes else self.picture
+    def seen(self) -> tuple[Image.Image, ...]:
+        """The pictures as the model sees them, by the code that draws in training."""
+        first, *others = self.pictures
+        return draw_regions(first, self.regions) if self.draws_boxes else first, *others
 
     def question(self, text: str) -> str:
-        """A question as in training: each ``<mask>`` in turn is the region of the next box.
+        """A question as in training: each ``<mask>`` in turn is the region of the next box. Of several pictures each
+        stays where the first question has an ``<image>``; else all stand in front of it.
 
         Raises:
-            UserError: it names a region that has no box, or nothing at all.
+            UserError: it names a region that has no box, has places for another number of pictures, or is empty.
         """
+        self.check_places(text)
         count, mentions = len(self.regions), len(MENTION.findall(text))
         if mentions > count:
             raise UserError(f"the question has {mentions} <mask>, but there are {count} boxes")
-        named = rewrite_question(text, range(mentions))
-        if not named:
+        named = rewrite_question(text, range(mentions), len(self.pictures) > 1)
+        if not IMAGE_TOKEN.sub("", named):
             raise UserError("the question is empty")
         for number in CITATION.findall(named):
             if len(number) > LONGEST_NUMBER or int(number) >= count:
                 raise UserError(f"the question names Region [{number[:LONGEST_NUMBER]}], but there are {count} boxes")
         return named
+
+    def check_places(self, text: str) -> None:
+        """A question has an ``<image>`` for each picture, or none; of several pictures only the first one has any.
+
+        Raises:
+            UserError: it has others.
+        """
+        places, pictures = text.count(IMAGE), len(self.pictures)
+        if places and pictures > 1 and self.turns:
+            raise UserError("the question has an <image>, but the pictures stand in the first question already")
+        if places not in (0, pictures):
+            raise UserError(f"the question has {places} <image>, but the number of pictures is {pictures}")
 
     def ask(self, answerer: Answerer, text: str, streamer: object = None) -> str:
         """The answer, which becomes part of the conversation."""

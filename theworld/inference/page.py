@@ -93,9 +93,9 @@ def reply(answerer: Answerer, path: str | None, text: str, asked: str, before: T
         raise UserError("choose a picture first")
     # With other boxes the numbers mean other regions, so what was said before is not shown to the model.
     turns = list(before.turns) if before.about == (path, text) else []
-    conversation = Conversation(open_picture(Path(path)), boxes_of(text), answerer.trained.draws_boxes, turns)
+    conversation = Conversation([open_picture(Path(path))], boxes_of(text), answerer.trained.draws_boxes, turns)
     conversation.ask(answerer, asked)
-    return messages(turns), conversation.seen(), Talk((path, text), turns)
+    return messages(turns), conversation.seen()[0], Talk((path, text), turns)
 
 
 def boxes_of(text: str) -> list[Box]:

@@ -74,7 +74,7 @@ class TheWorld(lmms):
         pictures = doc_to_visual(self.task_dict[task][split][number])
         if len(pictures) != 1 or not isinstance(pictures[0], Image.Image):
             raise UserError(f"task {task}, question {number}: expected one picture, got {len(pictures)} inputs")
-        return Asked(to_rgb(pictures[0]), question)
+        return Asked((to_rgb(pictures[0]),), question)
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         raise UserError("theworld: answers one question at a time; tasks of several rounds are not supported")

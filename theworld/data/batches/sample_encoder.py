@@ -110,7 +110,7 @@ class SampleEncoder:
 
     def __call__(self, sample: DecodedSample) -> EncodedSample:
         pictures = sample.pictures
-        turns = place_images(sample.turns, len(pictures)) if len(pictures) > 1 else sample.turns
+        turns = place_images(sample.turns, len(pictures))
         input_ids, labels, turns_kept = self.encode_turns(turns or [Turn("", "")], len(pictures))
         problems = list(sample.problems)
         no_loss = sample.no_loss

@@ -112,7 +112,7 @@ def read_turns(
         question = None
     if question is not None:
         problems.append("the last question has no answer")
-    return place_images(turns, pictures) if pictures > 1 else turns, problems
+    return place_images(turns, pictures), problems
 
 
 def images_in(turns: Sequence[Turn]) -> int:
@@ -122,11 +122,29 @@ def images_in(turns: Sequence[Turn]) -> int:
 
 def place_images(turns: list[Turn], pictures: int) -> list[Turn]:
     """Turns in whose questions :data:`IMAGE` stands for each of several pictures, in their order: where the data has
-    put it, or, unless there are just as many, all in front of the first question."""
-    if not turns or images_in(turns) == pictures:
+    put it, or, unless there are just as many, all in front of the first question. Of one picture or none: as they
+    are."""
+    if pictures < 2 or not turns or images_in(turns) == pictures:
         return turns
     first, *others = [Turn(IMAGE_TOKEN.sub("", turn.question).strip(), turn.answer) for turn in turns]
     return [Turn(IMAGE * pictures + first.question, first.answer), *others]
+
+
+def question_alone(turns: Sequence[Turn], place: int, pictures: int) -> tuple[str, int]:
+    """The question of one turn of a sample as the only one, and the number of pictures that it is asked with.
+
+    Args:
+        turns: of the sample, as :func:`read_turns` gives them.
+        place: of the turn.
+        pictures: of the sample. Of several those count that training has shown up to this turn: those of earlier turns
+            stand in front then, its own where they are.
+    """
+    question = turns[place].question
+    if pictures < 2:
+        return question, pictures
+    earlier = images_in(turns[:place])
+    shown = earlier + images_in(turns[place : place + 1])
+    return IMAGE * earlier + question if shown > 1 else IMAGE_TOKEN.sub("", question).strip(), shown
 
 
 def rewrite_question(text: str, local: Sequence[int], keeps_images: bool = False) -> str:

@@ -11,6 +11,7 @@ from composer.loggers import Logger, MLFlowLogger, WandBLogger
 from PIL import Image
 
 from theworld.evaluation.score_table import Scored
+from theworld.inference.side_by_side import side_by_side
 from theworld.plain_text import plain
 
 COLUMNS = ["picture", "question", "reference", "answer", "verdict"]
@@ -20,9 +21,9 @@ SIDE = 512
 
 @dataclass(frozen=True)
 class Shown:
-    """One answer with the picture as the model saw it."""
+    """One answer with the pictures as the model saw them."""
 
-    picture: Image.Image
+    pictures: Sequence[Image.Image]
     scored: Scored
 
     @property
@@ -42,7 +43,7 @@ def log_answers(logger: Logger, name: str, shown: Sequence[Shown], batch: int) -
 
     Not to MLflow, which keeps such things as files, without a server in the folder that the command was called from.
     """
-    pictures = [scaled(one.picture) for one in shown]
+    pictures = [side_by_side([scaled(picture) for picture in one.pictures]) for one in shown]
     numbered = [[str(number), *one.texts] for number, one in enumerate(shown)]
     for destination in (one for one in logger.destinations if not isinstance(one, MLFlowLogger)):
         if isinstance(destination, WandBLogger):
