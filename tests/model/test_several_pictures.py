@@ -133,6 +133,20 @@ def test_a_batch_of_all_kinds_gives_what_its_samples_give_alone(
         torch.testing.assert_close(row[: len(alone)], alone, rtol=1e-4, atol=1e-4)
 
 
+def test_no_sample_of_several_has_a_world_of_its_own_where_they_are_shuffled(
+    processor: TheWorldProcessor, mixed: list[EncodedSample]
+) -> None:
+    for row, one in enumerate(mixed):
+        one.pixels = {
+            name: torch.stack([torch.full_like(pixels[0], 10 * row + place) for place in range(len(pixels))])
+            for name, pixels in one.pixels.items()
+        }
+    batch = Collator(processor, shuffled_worlds=True)(mixed)
+    assert batch["pictures"] == batch["worlds"] == [0, 2, 1, 3]
+    assert batch["pixel_values"].flatten(1).amax(1).tolist() == [10, 11, 20, 30, 31, 32]
+    assert batch["world_pixel_values"].flatten(1).amax(1).tolist() == [30, 31, 10, 20, 20, 20]
+
+
 def test_each_world_is_of_its_own_picture(
     model: TheWorldForConditionalGeneration, processor: TheWorldProcessor, mixed: list[EncodedSample]
 ) -> None:

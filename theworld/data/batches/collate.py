@@ -32,8 +32,9 @@ WORLDS = ("world_pixel_values", "world_latents")
 class Collator:
     """Pads to the longest sample on the right, or to the next multiple of ``length_step`` tokens.
 
-    With ``shuffled_worlds`` each sample gets the world of the sample before it, and the first that of the last one.
-    A sample that is alone in its batch gets an empty world.
+    With ``shuffled_worlds`` each sample gets the world of the sample before it, and the first that of the last one; of
+    several pictures as many as it has itself, from the first one on again where there are fewer. A sample that is alone
+    in its batch gets an empty world.
     """
 
     processor: TheWorldProcessor
@@ -61,17 +62,21 @@ class Collator:
         for name in dict.fromkeys(name for sample in samples for name in sample.pixels):
             having = [row for row, sample in enumerate(samples) if name in sample.pixels]
             tensors = [samples[row].pixels[name] for row in having]
-            batch[name] = torch.cat(tensors)
             for row, tensor in zip(having, tensors, strict=True):
                 batch[ROWS_OF[name]][row] = len(tensor)
-            if self.shuffled_worlds and name in WORLDS:
-                alone = len(having) == 1
-                batch[name] = torch.zeros_like(batch[name]) if alone else batch[name].roll(1, dims=0)
+            batch[name] = torch.cat(of_others(tensors) if self.shuffled_worlds and name in WORLDS else tensors)
         batch["sample_ids"] = [sample.id for sample in samples]
         batch["skipped"] = [sample.no_loss or "" for sample in samples]
         batch["turns_cut"] = [sample.turns_cut for sample in samples]
         batch["irregularities"] = [len(sample.problems) for sample in samples]
         return batch
+
+
+def of_others(worlds: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Of samples (P, ...) as many worlds each as it has, of the one before it; zeros of one that is alone."""
+    if len(worlds) == 1:
+        return [torch.zeros_like(worlds[0])]
+    return [worlds[place - 1][torch.arange(len(own)) % len(worlds[place - 1])] for place, own in enumerate(worlds)]
 
 
 def round_up(length: int, step: int) -> int:
