@@ -25,6 +25,7 @@ from theworld.data.latents.latent_encoder import LatentEncoder, from_bytes, samp
 from theworld.data.latents.record import LatentRecord
 from theworld.data.shards.add_latents import FRAGMENTS, add_latents
 from theworld.data.shards.convert import convert
+from theworld.data.shards.dataset import read_shards
 from theworld.data.shards.pictures import Pictures
 from theworld.errors import UserError
 from theworld.model.base import resolve_vae
@@ -94,6 +95,25 @@ def test_a_second_run_writes_nothing(raw_sample: Path, with_latents: Path, tmp_p
     added = add_latents(config_on(raw_sample, with_latents, tmp_path))
     assert (added.samples, added.before) == (0, 26)
     assert files_of(with_latents) == before
+
+
+def test_what_is_encoded_together_does_not_depend_on_what_an_earlier_run_has_finished(mds_sample: Path) -> None:
+    """Floats are rounded by what they are computed beside: the last sample of a shard alone, or with the next one's."""
+    generation = mds_sample / "gen-00000"
+    shards, record = read_shards(generation), LatentRecord("", None, None, world_image_size=64, draw_bboxes=True)
+    assert any(shard["samples"] % 2 for shard in shards[:-1])
+
+    def together(*wanted: int) -> list[list[tuple[int, int]]]:
+        pictures = Pictures(generation, shards, wanted, record)
+        return [[pictures.places[index] for index in batch] for batch in pictures.batches(2)]
+
+    everything = together(*range(len(shards)))
+    assert [place for batch in everything for place in batch] == [
+        (number, place) for number, shard in enumerate(shards) for place in range(shard["samples"])
+    ]
+    assert max(map(len, everything)) == 2
+    for number in range(len(shards)):
+        assert together(number) == [batch for batch in everything if batch[0][0] == number]
 
 
 def test_latents_are_those_of_the_models_own_encoder(raw_sample: Path, with_latents: Path, tmp_path: Path) -> None:

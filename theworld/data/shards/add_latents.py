@@ -187,7 +187,7 @@ class Maker:
         """Shard number, id and latent of every picture, in order."""
         loader = DataLoader(
             pictures,
-            batch_size=BATCH[self.encoders[0].device.type],
+            batch_sampler=pictures.batches(BATCH[self.encoders[0].device.type]),
             num_workers=self.workers,
             worker_init_fn=begin_worker if self.workers else None,
             pin_memory=self.encoders[0].device.type == "cuda",

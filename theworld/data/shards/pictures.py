@@ -35,8 +35,19 @@ class Pictures(Dataset):
         self.generation = generation
         self.shards = shards
         self.record = record
+        self.wanted = wanted
         self.places = [(number, place) for number in wanted for place in range(shards[number]["samples"])]
         self.opened: tuple[int, OpenShard] | None = None
+
+    def batches(self, size: int) -> list[list[int]]:
+        """Indices of items to encode together, at most so many, each of one shard: how floats are rounded depends on
+        what they are computed beside, and a shard's bytes must not depend on which others are still to do."""
+        found, first = [], 0
+        for number in self.wanted:
+            end = first + self.shards[number]["samples"]
+            found += [list(range(start, min(start + size, end))) for start in range(first, end, size)]
+            first = end
+        return found
 
     def __len__(self) -> int:
         return len(self.places)
