@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from tests.helpers.launcher import run
+from tests.train.test_train import run_config
 from theworld.commands.ask import main
 from theworld.data.batches.sample_encoder import SampleEncoder
 from theworld.data.entries.columns import Picture, pack_more
@@ -22,6 +23,7 @@ from theworld.errors import UserError
 from theworld.inference.answering import Answerer, Asked
 from theworld.inference.conversation import Conversation, open_picture, parse_box
 from theworld.inference.load_trained import load_trained
+from theworld.train.run import train
 
 BOXES = ("--box", "2,3,20,20", "--box", "30,20,60,44")
 
@@ -189,3 +191,15 @@ def test_no_picture_and_no_model(picture: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(UserError, match="holds a bert; expected TheWorld or a Gemma 3"):
         main([str(tmp_path), str(picture), "What?"])
+
+
+def test_a_run_whose_tokenizer_cannot_be_read_is_one_line(
+    raw_sample: Path, mds_sample: Path, picture: Path, tmp_path: Path
+) -> None:
+    """As one that transformers 5 has written is to transformers 4."""
+    config = run_config(raw_sample, mds_sample, tmp_path, "max_duration=1ba")
+    assert train(config) == 0
+    pretrained = Path(str(config.save_folder)) / "pretrained"
+    (pretrained / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(UserError, match="pretrained: its files are damaged or do not go together"):
+        main([str(config.save_folder), str(picture), "What?"])

@@ -177,8 +177,9 @@ def put_together(save_folder: Path, weights: dict[str, torch.Tensor], source: st
     pretrained = save_folder / PRETRAINED
     if not (pretrained / "config.json").is_file():
         raise UserError(f"{pretrained}: not there; start the run once more, it writes configuration and processor")
-    config = TheWorldConfig.from_pretrained(pretrained)
-    processor = TheWorldProcessor.from_pretrained(pretrained)
+    with faults_as_one_line(str(pretrained)):  # transformers 5 writes what 4 cannot read
+        config = TheWorldConfig.from_pretrained(pretrained)
+        processor = TheWorldProcessor.from_pretrained(pretrained)
     assert isinstance(config, TheWorldConfig)
     assert isinstance(processor, TheWorldProcessor)
     model = put_on_bases(TheWorldForConditionalGeneration, weights, str(save_folder / source), config, dtype=dtype)
