@@ -97,23 +97,23 @@ def test_a_second_run_writes_nothing(raw_sample: Path, with_latents: Path, tmp_p
     assert files_of(with_latents) == before
 
 
-def test_what_is_encoded_together_does_not_depend_on_what_an_earlier_run_has_finished(mds_sample: Path) -> None:
+def test_what_is_encoded_together_does_not_depend_on_what_an_earlier_run_has_finished(
+    raw_sample: Path, mds_sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Floats are rounded by what they are computed beside: the last sample of a shard alone, or with the next one's."""
-    generation = mds_sample / "gen-00000"
-    shards, record = read_shards(generation), LatentRecord("", None, None, world_image_size=64, draw_bboxes=True)
-    assert any(shard["samples"] % 2 for shard in shards[:-1])
+    mds = Path(shutil.copytree(mds_sample, tmp_path / "mds"))
+    sizes = [shard["samples"] for shard in read_shards(mds / "gen-00000")]
+    assert any(size % 2 for size in sizes[:-1])
+    together: list[int] = []
+    encode = LatentEncoder.__call__
 
-    def together(*wanted: int) -> list[list[tuple[int, int]]]:
-        pictures = Pictures(generation, shards, wanted, record)
-        return [[pictures.places[index] for index in batch] for batch in pictures.batches(2)]
+    def noted(self: LatentEncoder, pixels: torch.Tensor) -> list[bytes]:
+        together.append(len(pixels))
+        return encode(self, pixels)
 
-    everything = together(*range(len(shards)))
-    assert [place for batch in everything for place in batch] == [
-        (number, place) for number, shard in enumerate(shards) for place in range(shard["samples"])
-    ]
-    assert max(map(len, everything)) == 2
-    for number in range(len(shards)):
-        assert together(number) == [batch for batch in everything if batch[0][0] == number]
+    monkeypatch.setattr(LatentEncoder, "__call__", noted)
+    add_latents(config_on(raw_sample, mds, tmp_path))
+    assert together == [batch for size in sizes for batch in [2] * (size // 2) + [1] * (size % 2)]
 
 
 def test_latents_are_those_of_the_models_own_encoder(raw_sample: Path, with_latents: Path, tmp_path: Path) -> None:

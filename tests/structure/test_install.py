@@ -20,22 +20,23 @@ esac
 """
 
 
-def installed_by(folder: Path, settings: str = "", **faults: str) -> tuple[int, list[str]]:
-    """The exit code, and what was called to install packages, of a Python that writes down how it is called."""
-    python = folder / "venv" / "bin" / "python"
+def calls_of(make: list[str], venv: Path, settings: str, faults: dict[str, str]) -> tuple[int, list[str]]:
+    """The exit code of ``make``, and the calls of this environment's Python, which only writes them down."""
+    python = venv / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(PYTHON)
     python.chmod(0o755)
-    calls = folder / "calls"
+    calls = venv.parent / "calls"
     told = {"NO_UV": "0", "UV_FAILS": "0", "PIP_FAILS": "0", **faults, "CALLS": str(calls), "SETTINGS": settings}
-    done = subprocess.run(
-        ["make", "install", f"VENV={folder / 'venv'}", "EXTRAS=dev,wandb"],
-        cwd=ROOT,
-        env=os.environ | told,
-        capture_output=True,
-        check=False,
-    )
-    return done.returncode, [line for line in calls.read_text().splitlines() if ".[dev,wandb]" in line]
+    done = subprocess.run(["make", *make], cwd=ROOT, env=os.environ | told, capture_output=True, check=False)
+    return done.returncode, calls.read_text().splitlines()
+
+
+def installed_by(folder: Path, settings: str = "", **faults: str) -> tuple[int, list[str]]:
+    """The exit code of ``make install``, and what was called to install packages."""
+    venv = folder / "venv"
+    code, calls = calls_of(["install", f"VENV={venv}", "EXTRAS=dev,wandb"], venv, settings, faults)
+    return code, [line for line in calls if ".[dev,wandb]" in line]
 
 
 @pytest.mark.parametrize("settings", ["", "global.extra-index-url='https://wheels.example'\nglobal.timeout='60'"])
@@ -72,15 +73,9 @@ def test_what_neither_can_install_is_an_error(tmp_path: Path) -> None:
 
 def newest_by(folder: Path, settings: str = "", **faults: str) -> tuple[int, list[str]]:
     """The exit code of ``make setup-next``, and what was called to install packages."""
-    python = folder / "next" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(PYTHON)
-    python.chmod(0o755)
-    calls = folder / "calls"
-    told = {"NO_UV": "0", "UV_FAILS": "0", "PIP_FAILS": "0", **faults, "CALLS": str(calls), "SETTINGS": settings}
-    command = ["make", "setup-next", f"NEXT={folder / 'next'}", "NEXT_EXTRAS=dev"]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | told, capture_output=True, check=False)
-    return done.returncode, [line for line in calls.read_text().splitlines() if "install" in line]
+    venv = folder / "next"
+    code, calls = calls_of(["setup-next", f"NEXT={venv}", "NEXT_EXTRAS=dev"], venv, settings, faults)
+    return code, [line for line in calls if "install" in line]
 
 
 def test_the_newest_versions_go_over_the_bounds(tmp_path: Path) -> None:
